@@ -1,0 +1,49 @@
+# make measure [GPU=label] [MODEL=name] [GRID=name] [BUDGET=seconds] [WEIGHTS=directory] [FAKE=label]
+# make test | drift | calibrate | bench        PYTHON=python3 uses that interpreter as it is and installs nothing.
+#
+# make itself answers every failure with 2; the line "exit N: …" says what the command's own code was:
+# 0 in agreement, 1 drift (or no evidence), 2 bad input, 3 environment not as asked.
+
+export GPU MODEL GRID BUDGET WEIGHTS FAKE RESULTS FILE
+BASE_PYTHON ?= python3
+
+ifdef PYTHON
+RUN := $(PYTHON)
+READY :=
+else
+RUN := .venv/bin/python
+READY := .venv/ready
+endif
+
+.PHONY: measure drift calibrate bench test lint
+
+measure: $(READY)
+	@done=$$(mktemp) && trap 'rm -f "$$done"' EXIT && $(RUN) -m harness measure --path-to "$$done" \
+		$${GPU:+--gpu "$$GPU"} $${FAKE:+--fake "$$FAKE"} $${MODEL:+--model "$$MODEL"} $${GRID:+--grid "$$GRID"} \
+		$${BUDGET:+--budget "$$BUDGET"} $${WEIGHTS:+--weights "$$WEIGHTS"} $${RESULTS:+--results "$$RESULTS"} \
+	&& { read -r file; read -r config; } < "$$done" && $(RUN) -m analysis judge "$$file" --config "$$config"
+
+drift: $(READY)
+	@for file in $${FILE:-$$(find $${RESULTS:-results} -name '*.jsonl' | sort)}; do \
+		$(RUN) -m analysis judge "$$file" || exit; done
+
+calibrate: $(READY)
+	@$(RUN) -m analysis calibrate $${FILE:-$$(find $${RESULTS:-results} -name '*.jsonl' | sort)}
+
+bench: $(READY)
+	@$(RUN) -m tests.bench
+
+lint: $(READY)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+test: lint
+	$(RUN) -m pytest
+
+.venv/ready: requirements.txt
+	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(BASE_PYTHON) is older than Python 3.11; name a newer one: make BASE_PYTHON=python3.12 …" >&2; exit 3; }
+	$(BASE_PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@

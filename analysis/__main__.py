@@ -1,0 +1,154 @@
+"""``python -m analysis``: judge a results file, or store a calibration made from one.
+
+Exit codes: 0 in agreement; 1 drift, inconclusive or unidentifiable; 2 bad input; 3 environment not as asked.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from analysis.calibration import (
+    Calibration,
+    CalibrationError,
+    NotCalibrated,
+    WrongEnvironment,
+    make_calibration,
+    read_calibration,
+    write_calibration,
+)
+from analysis.drift import all_fitted_terms, judge, out_of_memory
+from analysis.evidence import MixedError
+from analysis.model import ConfigError, Shapes, read_shapes
+from analysis.verdict import AGREEMENT, BAD_INPUT, DISAGREEMENT, WRONG_ENVIRONMENT, exit_code, summary
+from harness.records import RecordError, ResultsFile, read
+
+REPOSITORY = Path(__file__).parents[1]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
+
+
+@app.command("judge")
+def judge_file(
+    file: Annotated[Path, typer.Argument(help="A results file.")],
+    config: Annotated[
+        Path | None, typer.Option(help="Judge against this config.json, not the measured model's own.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Default: <model>.calibration.json beside FILE, if it is there.")
+    ] = None,
+) -> None:
+    """Print a verdict per term, and exit with 0 only if every one agrees."""
+    with clear_errors():
+        results = read(file)
+        shapes, note = shapes_for(results, config)
+        stored = stored_for(results, calibration)
+        verdicts = judge(results, shapes, calibration=stored)
+    from analysis.tables import console, print_verdicts
+
+    out = console()
+    print_verdicts(out, results.environment, verdicts, out_of_memory(results))
+    if note:
+        typer.echo(note)
+    typer.echo(f"expected: {config_path(results, config).name}; {stored.origin if stored else 'no calibration stored'}")
+    typer.echo(summary(verdicts))
+    raise typer.Exit(exit_code(verdicts))
+
+
+@app.command("calibrate")
+def calibrate_files(
+    files: Annotated[list[Path], typer.Argument(help="Results files, each of which passes its own drift check.")],
+) -> None:
+    """Write <model>.calibration.json beside each results file; all of them, or none if one is not in order."""
+    with clear_errors():
+        made = [calibration_of(file) for file in files]
+        targets = [path for path, _ in made]
+        if twice := [path for path in targets if targets.count(path) > 1]:
+            raise MixedError(f"{twice[0]} would be written from two results files; one calibration has one environment")
+        for path, calibration in made:
+            write_calibration(calibration, path)
+            typer.echo(f"wrote {path} ({len(calibration.terms)} terms, fingerprint {calibration.fingerprint})")
+    typer.echo("exit 0: calibrated")
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Ends the command with one line on stderr and the documented exit code where the input is at fault."""
+    try:
+        yield
+    except WrongEnvironment as error:
+        code, message = WRONG_ENVIRONMENT, str(error)
+    except NotCalibrated as error:
+        code, message = DISAGREEMENT, str(error)
+    except (CalibrationError, ConfigError, MixedError, RecordError) as error:
+        code, message = BAD_INPUT, str(error)
+    except UnicodeDecodeError as error:
+        code, message = BAD_INPUT, f"not a results file: not UTF-8 text ({error.reason} at byte {error.start})"
+    except OSError as error:
+        code, message = BAD_INPUT, f"{error.filename}: {error.strerror}"
+    else:
+        code, message = AGREEMENT, ""
+    if code:
+        typer.echo(f"error: {message}", err=True)
+        raise typer.Exit(code)
+
+
+def model_of(results: ResultsFile) -> str:
+    """The one model of a results file; :class:`MixedError` if it has none, several, or one that is a path."""
+    models = list(dict.fromkeys(m.workload.configuration.model for m in results.measurements))
+    if not models:
+        raise MixedError(f"{results.path}: no measurements yet")
+    if len(models) > 1:
+        raise MixedError(f"{results.path}: configuration.model is {' and '.join(models)}; one file has one model")
+    if Path(models[0]).name != models[0]:
+        raise MixedError(f"{results.path}: {models[0]!r} is not the name of a model")
+    return models[0]
+
+
+def config_path(results: ResultsFile, given: Path | None) -> Path:
+    """The config to judge against: the given one, else the measured model's own in ``configs/models``."""
+    return given or REPOSITORY / "configs" / "models" / f"{model_of(results)}.json"
+
+
+def shapes_for(results: ResultsFile, given: Path | None) -> tuple[Shapes, str]:
+    """The shapes to expect, and a note if the config is not the measured one.
+
+    :class:`WrongEnvironment` if the repository's own config is not the file that was measured. A given one may
+    differ: that is how another assumption is put to the test.
+    """
+    path = config_path(results, given)
+    model_of(results)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    measured = results.environment.config_sha256
+    if found == measured:
+        return read_shapes(path), ""
+    difference = f"{path} is not the config that was measured: sha256 {found[:12]}, measured {measured[:12]}"
+    if given is None:
+        raise WrongEnvironment(difference)
+    return read_shapes(path), f"note: {difference}"
+
+
+def stored_for(results: ResultsFile, given: Path | None) -> Calibration | None:
+    """The calibration to judge against, if one was given or lies beside the results file."""
+    path = given or calibration_path(results)
+    return read_calibration(path) if given or path.exists() else None
+
+
+def calibration_path(results: ResultsFile) -> Path:
+    """Where a results file's calibration belongs."""
+    return results.path.with_name(f"{model_of(results)}.calibration.json")
+
+
+def calibration_of(file: Path) -> tuple[Path, Calibration]:
+    """Where to write a file's calibration, and the calibration; refused unless it agrees with its own config."""
+    results = read(file)
+    shapes, _ = shapes_for(results, None)
+    path = calibration_path(results)
+    return path, make_calibration(results, all_fitted_terms(results), judge(results, shapes), path.name)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m analysis")

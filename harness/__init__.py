@@ -1,0 +1,1 @@
+"""Makes measurements: grids in, one JSON line a workload out."""

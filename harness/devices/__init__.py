@@ -1,0 +1,58 @@
+"""What a workload runs on, and what tells its bytes. Every module here offers the :class:`Device` interface."""
+
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from harness.events import EventLog
+from harness.records import AllocatorProbe, Peak, PeakSite
+
+
+class Recording(Protocol):
+    """The counters of one run of one workload, from its first tensor to its last."""
+
+    def requested_bytes(self) -> int:
+        """Bytes requested and not yet freed, now."""
+
+    def start(self) -> None:
+        """The forward pass begins: forget the peak so far."""
+
+    def finish(self) -> tuple[Peak, PeakSite]:
+        """The forward pass has returned and its outputs are alive: its peaks, and what was running at the highest."""
+
+    def log(self) -> EventLog:
+        """Every allocation so far; :class:`NotImplementedError` on a device that only counts."""
+
+
+class Device(Protocol):
+    """A card, or what stands in for one."""
+
+    kind: str
+    name: str
+    first_call_differs: bool
+
+    def describe(self) -> dict[str, Any]:
+        """The ``gpu_*``, ``mig``, ``driver``, ``cuda`` and ``allocator*`` fields of an Environment."""
+
+    def session(self) -> AbstractContextManager[None]:
+        """Everything torch does for this device happens inside."""
+
+    def recording(self, model: Any, watch_stages: bool) -> AbstractContextManager[Recording]:
+        """Counts one run. ``watch_stages``: also find out the stage at the peak (costs time on a card)."""
+
+    def synchronize(self) -> None:
+        """Waits until the device has done what it was told."""
+
+    def release(self) -> None:
+        """Gives back what no tensor uses, so that the next workload starts from the same state."""
+
+    def probes(self) -> tuple[AllocatorProbe, ...]:
+        """What the allocator makes of fixed requests; empty where there is no allocator."""
+
+    def standard(self) -> tuple[int, int | None]:
+        """Bytes that one bf16 matrix product leaves allocated, and device bytes in use beside the allocator's."""
+
+    def neighbour_bytes(self) -> int | None:
+        """Device memory that other processes use; ``None`` where that can't be told."""
+
+    def last_failure(self) -> tuple[int | None, int | None, int | None]:
+        """Of the last out-of-memory error: bytes asked, bytes free, bytes then held; ``None`` if not told."""

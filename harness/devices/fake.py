@@ -1,0 +1,165 @@
+"""The fake device: a card's allocations replayed on tensors without memory, with no card.
+
+Meta tensors stand for the card's: they have a shape, a layout and a storage that knows its size, and every build of
+torch has them (a CPU-only one refuses fake *cuda* tensors). Tensors that a program leaves in host memory stay real
+and are not counted, as on a card. Three things are made to go the card's way: Triton launches do nothing,
+scaled-dot-product attention takes the op that a card would take, and the questions that flash-linear-attention asks
+about the machine are answered as the named card would. A test shows that ``FakeTensorMode`` gives the same log; it
+takes two and a half times as long.
+
+Seen: every tensor that the Python program makes. Not seen: temporaries inside one op, the caching allocator's
+rounding, CUDA context and modules. A number from here is always labelled "fake".
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from harness.devices.cpu import NO_CARD, CpuDevice
+from harness.gpus import Gpu
+
+aten = torch.ops.aten
+_MASK_ALIGNMENT = 16
+
+
+class FakeDevice(CpuDevice):
+    """See :class:`harness.devices.Device`. Make one a process, before fla is imported; ``gpu`` is what to answer as."""
+
+    kind = "fake"
+    name = "meta"
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        answer_as(gpu)
+        launch_nothing()
+
+    def describe(self) -> dict[str, Any]:
+        """The card that is answered for; what only a real one has (UUID, driver, allocator) stays ``None``."""
+        return NO_CARD | {"gpu_name": self._gpu.names[0], "gpu_capability": self._gpu.capability}
+
+    @contextmanager
+    def session(self) -> Iterator[None]:  # type: ignore[override]
+        """Attention is pinned until the end."""
+        original = F.scaled_dot_product_attention
+        F.scaled_dot_product_attention = attention_as_on_a_card  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            F.scaled_dot_product_attention = original  # type: ignore[assignment]
+
+
+def launch_nothing() -> None:
+    """Replaces Triton's launches by nothing; the Python around them still makes its tensors."""
+    try:
+        from triton.runtime import autotuner, jit
+    except ImportError:
+        return
+
+    def launch(*args: Any, **kwargs: Any) -> None:
+        return None
+
+    jit.JITFunction.run = launch
+    autotuner.Autotuner.run = launch
+    autotuner.Heuristics.run = launch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Properties:
+    name: str
+    major: int
+    minor: int
+    total_memory: int
+    multi_processor_count: int
+    shared_memory_per_block: int
+    shared_memory_per_block_optin: int
+
+
+class _Driver:
+    """Answers Triton's driver calls that fla makes when it is imported (fla/utils/hardware.py, 0.6.0)."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self.utils = self
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", int(self._gpu.capability.replace(".", "")), 32)
+
+    def get_device_properties(self, index: int) -> dict[str, int]:
+        return {
+            "max_shared_mem": self._gpu.shared_memory_bytes,
+            "multiprocessor_count": self._gpu.multiprocessors,
+            "warpSize": 32,
+        }
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_benchmarker(self) -> Any:
+        return None
+
+    def get_device_interface(self) -> Any:
+        return torch.cuda
+
+
+def answer_as(gpu: Gpu) -> None:
+    """Makes torch.cuda's and Triton's questions about the machine answer as ``gpu``, for the rest of the process."""
+    major, minor = (int(part) for part in gpu.capability.split("."))
+    properties = _Properties(
+        name=gpu.names[0],
+        major=major,
+        minor=minor,
+        total_memory=gpu.memory_gib * 2**30,
+        multi_processor_count=gpu.multiprocessors,
+        shared_memory_per_block=49152,
+        shared_memory_per_block_optin=gpu.shared_memory_bytes,
+    )
+    torch.cuda.get_device_name = lambda device=None: gpu.names[0]
+    torch.cuda.get_device_capability = lambda device=None: (major, minor)
+    torch.cuda.get_device_properties = lambda device=None: properties  # type: ignore[assignment,return-value]
+    torch.cuda.device_count = lambda: 1
+    torch.cuda.current_device = lambda: 0
+    try:
+        from triton.runtime import driver
+    except ImportError:
+        return
+    driver.set_active(_Driver(gpu))
+
+
+def attention_as_on_a_card(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """The allocations of scaled-dot-product attention on a card of capability 8.0 or later in 16-bit.
+
+    Without a mask the flash kernel, with one the memory-efficient kernel and the mask as a bias, padded to 16
+    columns (aten/src/ATen/native/transformers/attention.cpp and cuda/sdp_utils.cpp: flash takes no mask).
+    """
+    if attn_mask is None:
+        return aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, False, scale=scale)[0]
+    bias = _bias_of(attn_mask, query.dtype)
+    bias = bias.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
+    return aten._scaled_dot_product_efficient_attention(
+        query, key, value, bias, False, dropout_p, is_causal, scale=scale
+    )[0]
+
+
+def _bias_of(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The additive mask that the memory-efficient kernel reads: own storage if boolean, or if it must be padded."""
+    columns = mask.shape[-1]
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=dtype).masked_fill_(mask.logical_not(), float("-inf"))
+    if columns % _MASK_ALIGNMENT:
+        mask = F.pad(mask, (0, _MASK_ALIGNMENT - columns % _MASK_ALIGNMENT))[..., :columns]
+    return mask

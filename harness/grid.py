@@ -1,0 +1,158 @@
+"""A grid file: which workloads a campaign measures. One complete TOML file names a campaign; no flag changes it.
+
+Top-level fields are the axes (lists: every combination is measured) and the campaign's settings; each ``[[points]]``
+block gives phases, contexts and batches, all combinations of them, and may give any axis anew for its own points.
+"""
+
+import difflib
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from harness.inputs import InputError, InputFields, read_toml
+from harness.records import CacheKind, Configuration, KernelPath, LogitsKept, ModelClass, Phase, Workload
+
+MOST_CONTEXT_TOKENS = 4_194_304
+MOST_BATCH = 65_536
+WORST_CONDITION = 30.0
+ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
+DTYPES = ("bfloat16", "float16", "float32")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """A campaign: its workloads in running order, and how they are run.
+
+    repeats: workloads measured again in fresh processes. deadline_s: a workload that takes longer has hung.
+    """
+
+    name: str
+    path: Path
+    workloads: tuple[Workload, ...]
+    repeats: int
+    deadline_s: int
+
+
+def known_names(folder: Path, suffix: str) -> tuple[str, ...]:
+    """The names that files of a folder stand for."""
+    return tuple(sorted(p.name.removesuffix(suffix) for p in folder.glob(f"*{suffix}")))
+
+
+def named_file(folder: Path, name: str, suffix: str, what: str) -> Path:
+    """The file that a name or a path stands for; :class:`InputError` lists the near misses."""
+    if name.endswith(suffix) and ("/" in name or Path(name).exists()):
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(f"{what} file {name} does not exist")
+        return path
+    known = known_names(folder, suffix)
+    if name in known:
+        return folder / f"{name}{suffix}"
+    near = difflib.get_close_matches(name, known, n=4, cutoff=0.4) or known
+    raise InputError(f"no {what} is called {name!r}; there are: {', '.join(near)} (files of {folder.name}/)")
+
+
+def read_grid(path: Path, model: str) -> Grid:
+    """The campaign of a grid file for one model; :class:`InputError` names the file, the place and the field."""
+    fields = InputFields(read_toml(path), str(path))
+    repeats = fields.count("repeats", most=100, default=2, least=0)
+    deadline_s = fields.count("deadline_s", most=86_400, default=300)
+    axes = _axes(fields, None)
+    blocks = fields.tables("points")
+    fields.no_others()
+    workloads: list[Workload] = []
+    for number, block in enumerate(blocks, start=1):
+        workloads += _block(InputFields(block, f"{path}: [[points]] block {number}"), axes, model)
+    ordered = tuple(sorted(dict.fromkeys(workloads), key=_running_order))
+    _check_identifiable(ordered, path)
+    return Grid(name=path.stem, path=path, workloads=ordered, repeats=repeats, deadline_s=deadline_s)
+
+
+def _axes(fields: InputFields, given: dict[str, tuple[Any, ...]] | None) -> dict[str, tuple[Any, ...]]:
+    """Every axis: as this table gives it, else as ``given``, else the default."""
+
+    def default(name: str, value: Any) -> tuple[Any, ...]:
+        return (value,) if given is None else given[name]
+
+    def texts(name: str, value: str, among: tuple[str, ...]) -> tuple[str, ...]:
+        return fields.texts(name, default=default(name, value), among=among)
+
+    return {
+        "model_class": texts("model_class", "Qwen3_5ForConditionalGeneration", get_args(ModelClass)),
+        "dtype": texts("dtype", "bfloat16", DTYPES),
+        "kernels": texts("kernels", "fla", get_args(KernelPath)),
+        "attention": texts("attention", "sdpa", ATTENTIONS),
+        "cache": texts("cache", "dynamic", get_args(CacheKind)),
+        "logits": texts("logits", "last", get_args(LogitsKept)),
+        "prefill_chunk_tokens": fields.counts(
+            "prefill_chunk_tokens", MOST_CONTEXT_TOKENS, default=default("prefill_chunk_tokens", 0), least=0
+        ),
+    }
+
+
+def _block(fields: InputFields, given: dict[str, tuple[Any, ...]], model: str) -> list[Workload]:
+    phases = fields.texts("phases", default=get_args(Phase), among=get_args(Phase))
+    contexts = fields.counts("contexts_tokens", MOST_CONTEXT_TOKENS)
+    batches = fields.counts("batches", MOST_BATCH)
+    axes = _axes(fields, given)
+    fields.no_others()
+    return [
+        _workload(Configuration(model=model, **dict(zip(axes, values, strict=True))), phase, context, batch)
+        for values in itertools.product(*axes.values())
+        for phase, context, batch in itertools.product(phases, contexts, batches)
+    ]
+
+
+def _workload(configuration: Configuration, phase: Any, context: int, batch: int) -> Workload:
+    """A decode keeps one token's logits and has no prefill, so it is the same workload whatever those axes say."""
+    if phase == "decode":
+        fields = {name: getattr(configuration, name) for name in Configuration.__slots__}
+        configuration = Configuration(**fields | {"logits": "last", "prefill_chunk_tokens": 0})
+    return Workload(configuration=configuration, phase=phase, context_tokens=context, batch=batch)
+
+
+def build_of(configuration: Configuration) -> tuple[str, ...]:
+    """What decides the model that a worker has in memory: workloads that share it can share a process."""
+    c = configuration
+    return (c.model, c.model_class, c.dtype, c.kernels, c.attention)
+
+
+def _running_order(workload: Workload) -> tuple[Any, ...]:
+    """One build after the other; in a build from small to large, so that what fits is known before memory runs out."""
+    w = workload
+    c = w.configuration
+    size = w.batch * w.context_tokens
+    return (build_of(c), size, w.context_tokens, w.phase, c.cache, c.logits, c.prefill_chunk_tokens)
+
+
+def _check_identifiable(workloads: tuple[Workload, ...], path: Path) -> None:
+    groups: dict[tuple[Configuration, str], set[tuple[int, int]]] = {}
+    for w in workloads:
+        groups.setdefault((w.configuration, w.phase), set()).add((w.batch, w.context_tokens))
+    for (configuration, phase), points in groups.items():
+        if reason := unidentifiable(points):
+            kept = f"{configuration.kernels}, {configuration.cache} cache, logits {configuration.logits}"
+            raise InputError(f"{path}: the {phase} points ({kept}) can't identify the formula: {reason}")
+
+
+def unidentifiable(points: set[tuple[int, int]]) -> str | None:
+    """Why (batch, context) points can't tell a constant, a part per sequence and a part per token apart, or ``None``.
+
+    Judged by the rank and the scaled condition number (columns of unit length) of the design [1, B, B·L].
+    """
+    if len(points) < 3:
+        return f"{len(points)} point(s), at least 3 are needed"
+    design = np.array([(1.0, b, b * c) for b, c in sorted(points)])
+    scaled = design / np.linalg.norm(design, axis=0)
+    if np.linalg.matrix_rank(scaled) < 3:
+        return "all lie on one line in [1, B, B·L]; take at least two batches and two contexts, not all at one batch"
+    condition = float(np.linalg.cond(scaled))
+    if condition >= WORST_CONDITION:
+        return (
+            f"scaled condition number {condition:.0f}, the limit is {WORST_CONDITION:.0f}; "
+            "add corners, such as small and large batches at the shortest and a long context"
+        )
+    return None

@@ -1,0 +1,399 @@
+"""The values that pass between the stages: what was asked, on what machine, and what came of it.
+
+Everything here is frozen, keyword-only and made of plain values; bytes are ``int``. A results file is JSON lines:
+the first line is the :class:`Environment`, every other line one :class:`Measurement` or one :class:`Standard`.
+One file holds one environment. Only the standard library is imported, so that any other program can read a file.
+
+Schema history
+    1  the first published layout
+"""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+SCHEMA = 1
+
+Phase = Literal["prefill", "decode"]
+CacheKind = Literal["dynamic", "static"]
+KernelPath = Literal["fla", "torch"]
+LogitsKept = Literal["last", "all"]
+ModelClass = Literal["Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM"]
+
+
+class RecordError(ValueError):
+    """A results file, or a line of one, that can't be read; the message names the file and the line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """Everything about a workload but its shape. Points of different configurations never share a fit.
+
+    model: name of ``configs/models/<model>.json``. kernels: the delta-rule path asked for. attention: the
+    transformers ``attn_implementation``. prefill_chunk_tokens: 0 for a single-shot prefill.
+    """
+
+    model: str
+    model_class: ModelClass
+    dtype: str
+    kernels: KernelPath
+    attention: str
+    cache: CacheKind
+    logits: LogitsKept
+    prefill_chunk_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """One measured point. ``context_tokens`` is the prompt's length (prefill) or the tokens already cached (decode)."""
+
+    configuration: Configuration
+    phase: Phase
+    context_tokens: int
+    batch: int
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens a sequence has in the cache once the phase is over: a decode step adds one."""
+        return self.context_tokens + (1 if self.phase == "decode" else 0)
+
+    @property
+    def input_tokens(self) -> int:
+        """Tokens a sequence feeds to the model in this phase."""
+        return 1 if self.phase == "decode" else self.context_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllocatorProbe:
+    """What the caching allocator did with one request: bytes asked, handed out and taken from the driver."""
+
+    asked_bytes: int
+    allocated_bytes: int
+    reserved_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """The machine and the software of one results file. ``None`` means that the thing is not there.
+
+    device: "cuda" (a card), "fake" (allocations replayed, no card) or "cpu" (real tensors, for tests).
+    gpu_label: the section of ``configs/gpus.toml``; "fake-<label>" where the fake device answered as that card.
+    python and platform are told for the reader and are not part of the fingerprint.
+    """
+
+    device: Literal["cuda", "fake", "cpu"]
+    gpu_label: str
+    gpu_name: str | None
+    gpu_uuid: str | None
+    gpu_total_bytes: int | None
+    gpu_capability: str | None
+    mig: str | None
+    driver: str | None
+    cuda: str | None
+    torch: str
+    transformers: str
+    triton: str | None
+    fla: str | None
+    causal_conv1d: str | None
+    allocator_settings: str
+    allocator: tuple[AllocatorProbe, ...]
+    weights: str
+    config_sha256: str
+    grid_sha256: str
+    python: str
+    platform: str
+
+    def fingerprint(self) -> str:
+        """First 12 hex digits of the SHA-256 of every field that decides comparability."""
+        told_only = {"python", "platform"}
+        values = {k: v for k, v in encode(self).items() if k not in told_only}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+    def differences(self, other: "Environment") -> tuple[str, ...]:
+        """Names of the fingerprint fields in which ``other`` differs."""
+        mine, theirs = encode(self), encode(other)
+        return tuple(k for k in mine if k not in {"python", "platform"} and mine[k] != theirs[k])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernels:
+    """Which implementation was seen to run, by the dotted name of the code, for each replaceable stage.
+
+    "torch reference: …" marks transformers' own slow path. ``None``: the model has no such stage.
+    """
+
+    delta_rule: str | None
+    convolution: str | None
+    attention: str | None
+    norm: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peak:
+    """The high-water marks of one call, in bytes; see the README for what each one counts.
+
+    ``None`` means that this device can't tell (the fake device knows only what was requested).
+    """
+
+    requested_bytes: int
+    allocated_bytes: int | None
+    reserved_bytes: int | None
+    process_bytes: int | None
+    device_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveTensor:
+    """One allocation alive at a peak: its storage's bytes, its first shape and dtype, and what made it."""
+
+    bytes: int
+    shape: tuple[int, ...]
+    dtype: str
+    op: str
+    module: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeakSite:
+    """What was running when the peak was reached.
+
+    stage: the part of the model, such as "linear_attn", "self_attn", "mlp" or "lm_head". The rest is known where
+    the allocations are replayed: the op, the module's path, the source line ("package/file.py:line") and the
+    largest tensors alive, weights left out.
+    """
+
+    stage: str
+    op: str | None
+    module: str | None
+    source: str | None
+    largest: tuple[LiveTensor, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Bytes of the storages that outlive the phase, read off the live cache, inputs and outputs, one field a term."""
+
+    kv_cache_bytes: int
+    recurrent_state_bytes: int
+    conv_state_bytes: int
+    logits_bytes: int
+    inputs_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Sum of all terms."""
+        return sum(dataclasses.astuple(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A workload that ran.
+
+    weights_bytes: storages of the parameters, each once. buffers_bytes: those of the registered buffers.
+    baseline_bytes: requested bytes before the workload made its first tensor (weights, buffers, library workspace).
+    held_bytes: requested bytes after the phase, outputs and cache alive, the baseline included.
+    cold: the first call of these shapes in the process; ``None`` on a device with nothing to warm up.
+    setup_s: making the inputs and, for a decode, the cache. cold_s, warm_s: the forward pass alone, in seconds.
+    """
+
+    weights_bytes: int
+    buffers_bytes: int
+    baseline_bytes: int
+    held_bytes: int
+    held: Held
+    cold: Peak | None
+    warm: Peak
+    site: PeakSite
+    kernels: Kernels
+    setup_s: float
+    cold_s: float | None
+    warm_s: float
+    neighbour_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutOfMemory:
+    """A workload that did not fit: a result, not a fault. ``None`` where the allocator did not say.
+
+    during: "build", "cache", "cold" or "warm". asked_bytes: the request that failed. free_bytes: what the driver
+    had left. requested_bytes: what the program held when it asked.
+    """
+
+    during: str
+    asked_bytes: int | None
+    free_bytes: int | None
+    requested_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A workload that ended without a result: "crash" (the process died), "hang" (deadline) or "error"."""
+
+    reason: Literal["crash", "hang", "error"]
+    message: str
+
+
+Outcome = Measured | OutOfMemory | Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One line of a results file. ``repeat`` is 0 for the campaign's own run, 1 for the check in a fresh process."""
+
+    workload: Workload
+    repeat: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standard:
+    """The check standard: fixed requests and one matrix product, no model. It moves only if the machine moves.
+
+    when: "start" or "end" of a campaign's run. probes: fixed requests. workspace_bytes: what one bf16 matrix product
+    left allocated (the BLAS workspace). context_bytes: device memory in use beside the allocator's own.
+    """
+
+    when: Literal["start", "end"]
+    probes: tuple[AllocatorProbe, ...]
+    workspace_bytes: int
+    context_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultsFile:
+    """A results file in memory: its environment and its lines, in order."""
+
+    path: Path
+    environment: Environment
+    measurements: tuple[Measurement, ...]
+    standards: tuple[Standard, ...]
+
+
+KINDS: dict[str, type] = {
+    "environment": Environment,
+    "measurement": Measurement,
+    "standard": Standard,
+    "measured": Measured,
+    "out_of_memory": OutOfMemory,
+    "failure": Failure,
+}
+_KIND_OF = {cls: kind for kind, cls in KINDS.items()}
+
+
+def encode(value: Any) -> Any:
+    """The JSON form of a record: a dict of its fields, with ``kind`` where a reader must choose between types."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        kind = _KIND_OF.get(type(value))
+        return fields if kind is None else {"kind": kind, **fields}
+    if isinstance(value, tuple):
+        return [encode(item) for item in value]
+    return value
+
+
+def decode(cls: Any, data: Any, where: str = "record") -> Any:
+    """The value of type ``cls`` whose JSON form is ``data``; :class:`RecordError` names the field that does not fit."""
+    origin = typing.get_origin(cls)
+    if origin in (types.UnionType, typing.Union):
+        return _decode_union(cls, data, where)
+    if origin is tuple:
+        if not isinstance(data, list):
+            raise RecordError(f"{where}: expected a list, got {data!r}")
+        return tuple(decode(typing.get_args(cls)[0], item, f"{where}[{i}]") for i, item in enumerate(data))
+    if origin is dict:
+        key_type, value_type = typing.get_args(cls)
+        if not isinstance(data, dict):
+            raise RecordError(f"{where}: expected an object, got {data!r}")
+        return {decode(key_type, k, where): decode(value_type, v, f"{where}.{k}") for k, v in data.items()}
+    if origin is Literal:
+        if data not in typing.get_args(cls):
+            raise RecordError(f"{where}: expected one of {', '.join(typing.get_args(cls))}, got {data!r}")
+        return data
+    if dataclasses.is_dataclass(cls):
+        return _decode_dataclass(cls, data, where)
+    if cls is float and type(data) is int:
+        return float(data)
+    if type(data) is not cls:
+        raise RecordError(f"{where}: expected {cls.__name__}, got {data!r}")
+    return data
+
+
+def _decode_union(cls: Any, data: Any, where: str) -> Any:
+    members = typing.get_args(cls)
+    if data is None and type(None) in members:
+        return None
+    members = tuple(m for m in members if m is not type(None))
+    if len(members) == 1:
+        return decode(members[0], data, where)
+    kind = data.get("kind") if isinstance(data, dict) else None
+    for member in members:
+        if _KIND_OF.get(member) == kind:
+            return decode(member, data, where)
+    raise RecordError(f"{where}: unknown kind {kind!r}")
+
+
+def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise RecordError(f"{where}: expected an object, got {data!r}")
+    hints = typing.get_type_hints(cls)
+    given = {k: v for k, v in data.items() if k != "kind"}
+    names = [f.name for f in dataclasses.fields(cls)]
+    if missing := [n for n in names if n not in given]:
+        raise RecordError(f"{where}: missing field {', '.join(missing)}")
+    if unknown := [n for n in given if n not in names]:
+        raise RecordError(f"{where}: unknown field {', '.join(unknown)}")
+    return cls(**{name: decode(hints[name], given[name], f"{where}.{name}") for name in names})
+
+
+def to_line(record: Environment | Measurement | Standard) -> str:
+    """One line of a results file, newline included; the environment's line carries the schema."""
+    data = encode(record)
+    if isinstance(record, Environment):
+        data = {"schema": SCHEMA, **data}
+    return json.dumps(data, separators=(",", ":")) + "\n"
+
+
+def complete_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Number and text of each finished line. A last line without a newline was being written when its writer died."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if line.endswith("\n"):
+                yield number, line
+
+
+def from_line(line: str, where: str) -> Environment | Measurement | Standard:
+    """The record of one line; :class:`RecordError` starts with ``where``."""
+    try:
+        data = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if kind not in ("environment", "measurement", "standard"):
+        raise RecordError(f"{where}: unknown kind {kind!r}")
+    if kind == "environment":
+        schema = data.pop("schema", None)
+        if schema != SCHEMA:
+            raise RecordError(f"{where}: schema {schema!r}, but this version reads schema {SCHEMA}")
+    return decode(KINDS[kind], data, where)  # type: ignore[no-any-return]
+
+
+def read(path: Path) -> ResultsFile:
+    """A results file, its unfinished last line left out; :class:`RecordError` for anything else not as written."""
+    records = [from_line(line, f"{path}:{number}") for number, line in complete_lines(path)]
+    if not records or not isinstance(records[0], Environment):
+        raise RecordError(f"{path}: the first line is not an environment; is this a results file?")
+    if extra := [i for i, r in enumerate(records[1:], start=2) if isinstance(r, Environment)]:
+        raise RecordError(f"{path}:{extra[0]}: a second environment; one file holds one environment")
+    return ResultsFile(
+        path=path,
+        environment=records[0],
+        measurements=tuple(r for r in records if isinstance(r, Measurement)),
+        standards=tuple(r for r in records if isinstance(r, Standard)),
+    )

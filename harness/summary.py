@@ -1,0 +1,71 @@
+"""The tables of a campaign's measurements, for people; every byte is in the results file."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from harness.records import Configuration, Failure, Measured, Measurement, Outcome, OutOfMemory, Peak, ResultsFile
+
+GIB = 2**30
+Reading = Callable[[Peak], int | None]
+READINGS: dict[str, Reading] = {
+    "requested": lambda peak: peak.requested_bytes,
+    "allocated": lambda peak: peak.allocated_bytes,
+    "reserved": lambda peak: peak.reserved_bytes,
+}
+
+
+def measurements_tables(results: ResultsFile) -> RenderableType:
+    """One table for each configuration, phase and counter: peaks in GiB, contexts down, batches across."""
+    last = {m.workload: m for m in results.measurements if m.repeat == 0}
+    groups: dict[tuple[Configuration, str], list[Measurement]] = {}
+    for workload, measurement in last.items():
+        groups.setdefault((workload.configuration, workload.phase), []).append(measurement)
+    fake = results.environment.device == "fake"
+    readings = {"requested": READINGS["requested"]} if fake else READINGS
+    where = f"{results.environment.gpu_label}{', REPLAYED, not measured on a card' if fake else ''}"
+    return Group(*(part for key in sorted(groups, key=str) for part in _tables(key, groups[key], readings, where)))
+
+
+def _tables(
+    key: tuple[Configuration, str], measurements: list[Measurement], readings: dict[str, Reading], where: str
+) -> Iterator[RenderableType]:
+    configuration, phase = key
+    batches = sorted({m.workload.batch for m in measurements})
+    outcomes = {(m.workload.context_tokens, m.workload.batch): m.outcome for m in measurements}
+    for name, reading in readings.items():
+        table = Table(title=f"{phase} peak, {name} GiB ({where})", caption=_caption(configuration, measurements))
+        table.add_column("tokens", justify="right", no_wrap=True)
+        for batch in batches:
+            table.add_column(f"batch {batch}", justify="right", no_wrap=True)
+        for context in sorted({context for context, _ in outcomes}):
+            table.add_row(f"{context:,}", *(_cell(outcomes.get((context, batch)), reading) for batch in batches))
+        yield table
+
+
+def _caption(c: Configuration, measurements: list[Measurement]) -> str:
+    sites = Counter(
+        m.outcome.site.stage + (f"/{m.outcome.site.op}" if m.outcome.site.op else "")
+        for m in measurements
+        if isinstance(m.outcome, Measured)
+    )
+    at = ", ".join(f"{site} ({count})" for site, count in sites.most_common())
+    chunk = f", chunks of {c.prefill_chunk_tokens:,}" if c.prefill_chunk_tokens else ""
+    return (
+        f"{c.model}, {c.model_class}, {c.dtype}, {c.kernels} kernels, {c.attention}, {c.cache} cache, "
+        f"{c.logits} logits{chunk}\nat the peak: {at or 'nothing measured'}"
+    )
+
+
+def _cell(outcome: Outcome | None, reading: Reading) -> str:
+    match outcome:
+        case Measured():
+            count = reading(outcome.warm)
+            return "n/a" if count is None else f"{count / GIB:.3f}"
+        case OutOfMemory():
+            return "no memory"
+        case Failure():
+            return outcome.reason
+    return "-"

@@ -1,0 +1,149 @@
+"""The child process: builds one model and measures workloads as it is told, one JSON line in, one out.
+
+Commands are objects with a field "do": "describe", "standard", "build", "measure" or "log". Every answer is an object
+with the field "answer", or "out_of_memory" or "error" where the command failed; after either the parent ends the
+process, since an exception keeps the tensors of its frames alive. Whatever libraries print goes to standard error.
+"""
+
+import ctypes
+import gc
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from harness.devices import Device
+from harness.devices.choose import OutOfMemoryError, device_of
+from harness.gpus import Gpu
+from harness.measure import Progress, event_log, measure, observed_kernels
+from harness.records import (
+    Configuration,
+    Kernels,
+    OutOfMemory,
+    Standard,
+    Workload,
+    decode,
+    encode,
+)
+from harness.runtimes import transformers as runtime
+
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a worker is started for. device: "auto" is the card if there is one, else the fake device.
+
+    ``answer_as``: the card that the fake device answers for. ``weights``: a checkpoint directory, or ``None``.
+    """
+
+    device: str
+    answer_as: Gpu
+    configuration: Configuration
+    config_file: str
+    weights: str | None
+
+
+class Worker:
+    """Holds the device, and the model once it is built."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._loaded: runtime.Loaded | None = None
+        self._kernels: dict[tuple[Configuration, str], Kernels] = {}
+        self.progress = Progress("build")
+        runtime.choose_kernels(order.configuration)
+        self.device: Device = device_of(order.device, order.answer_as)
+
+    def answer(self, command: dict[str, Any]) -> Any:
+        """Carries out one command; the exceptions of torch are the caller's."""
+        match command["do"]:
+            case "describe":
+                return {"device": self.device.kind} | encode_fields(self.device.describe()) | runtime.software()
+            case "standard":
+                workspace_bytes, context_bytes = self.device.standard()
+                return encode(
+                    Standard(
+                        when=command["when"],
+                        probes=self.device.probes(),
+                        workspace_bytes=workspace_bytes,
+                        context_bytes=context_bytes,
+                    )
+                )
+            case "build":
+                return self._build()
+            case "measure":
+                return self._measure(decode(Workload, command["workload"]))
+            case "log":
+                return self._log(decode(Workload, command["workload"]), command.get("filled", True))
+        raise ValueError(f"unknown command {command!r}")
+
+    def _build(self) -> None:
+        order = self._order
+        weights = None if order.weights is None else Path(order.weights)
+        self._loaded = runtime.load(order.configuration, Path(order.config_file), self.device, weights)
+        self.device.release()
+        gc.freeze()
+
+    def _measure(self, workload: Workload) -> Any:
+        if self._loaded is None:
+            raise ValueError("no model is built")
+        key = (workload.configuration, workload.phase)
+        if key not in self._kernels:
+            self._kernels[key] = observed_kernels(self._loaded, workload)
+        return encode(measure(self._loaded, workload, self._kernels[key], self.progress))
+
+    def _log(self, workload: Workload, filled: bool) -> Any:
+        if self._loaded is None:
+            raise ValueError("no model is built")
+        return encode(event_log(self._loaded, workload, filled))
+
+    def out_of_memory(self) -> OutOfMemory:
+        """The record of the failure that was just caught."""
+        asked, free, requested = self.device.last_failure()
+        return OutOfMemory(during=self.progress.step, asked_bytes=asked, free_bytes=free, requested_bytes=requested)
+
+
+def encode_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """The JSON form of a record's fields."""
+    return {name: encode(value) for name, value in fields.items()}
+
+
+def _commands(source: TextIO) -> Iterator[dict[str, Any]]:
+    for line in source:
+        yield json.loads(line)
+
+
+def _serve(worker: Worker, source: TextIO, sink: TextIO) -> None:
+    for command in _commands(source):
+        try:
+            reply = {"answer": worker.answer(command)}
+        except OutOfMemoryError:
+            reply = {"out_of_memory": encode(worker.out_of_memory())}
+        except (RuntimeError, ValueError, TypeError, NotImplementedError, OSError) as error:
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        sink.write(json.dumps(reply) + "\n")
+        sink.flush()
+
+
+def main() -> None:
+    """Serves until standard input ends. The order is the first line of standard input."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    sink = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    order = decode(Order, json.loads(sys.stdin.readline()))
+    worker = Worker(order)
+    with worker.device.session():
+        _serve(worker, sys.stdin, sink)
+    # Triton's bindings print pages about leaks when an interpreter that used them is taken down.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
