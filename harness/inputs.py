@@ -16,9 +16,11 @@ class WrongEnvironment(RuntimeError):
 def read_toml(path: Path) -> dict[str, Any]:
     """The file's tables; :class:`InputError` names the file, and the line of a mistake."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: {error}") from error
+        last_line = f"at line {text.count(chr(10)) + 1}, the end"
+        raise InputError(f"{path}: {str(error).replace('at end of document', last_line)}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from error
     except OSError as error:

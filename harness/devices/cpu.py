@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from harness.devices.recorder import Recorder
@@ -32,7 +32,7 @@ class CpuDevice:
         """No card, no allocator."""
         return NO_CARD
 
-    def session(self) -> nullcontext[None]:
+    def session(self) -> AbstractContextManager[None]:
         """Nothing to set up."""
         return nullcontext()
 

@@ -42,7 +42,7 @@ class FakeDevice(CpuDevice):
         return NO_CARD | {"gpu_name": self._gpu.names[0], "gpu_capability": self._gpu.capability}
 
     @contextmanager
-    def session(self) -> Iterator[None]:  # type: ignore[override]
+    def session(self) -> Iterator[None]:
         """Attention is pinned until the end."""
         original = F.scaled_dot_product_attention
         F.scaled_dot_product_attention = attention_as_on_a_card  # type: ignore[assignment]
