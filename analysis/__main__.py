@@ -67,7 +67,7 @@ def calibrate_files(
         made = [calibration_of(file) for file in files]
         targets = [path for path, _ in made]
         if twice := [path for path in targets if targets.count(path) > 1]:
-            raise MixedError(f"{twice[0]} would be written from two results files; one calibration has one environment")
+            raise MixedError(f"{twice[0]} would be written from two results files; name the one to take (FILE=…)")
         for path, calibration in made:
             write_calibration(calibration, path)
             typer.echo(f"wrote {path} ({len(calibration.terms)} terms, fingerprint {calibration.fingerprint})")

@@ -23,7 +23,7 @@ from harness.devices.cpu import NO_CARD, CpuDevice
 from harness.gpus import Gpu
 
 aten = torch.ops.aten
-_MASK_ALIGNMENT = 16
+_MASK_ALIGNMENT = 8
 
 
 class FakeDevice(CpuDevice):
@@ -143,8 +143,8 @@ def attention_as_on_a_card(
 ) -> torch.Tensor:
     """The allocations of scaled-dot-product attention on a card of capability 8.0 or later in 16-bit.
 
-    Without a mask the flash kernel, with one the memory-efficient kernel and the mask as a bias, padded to 16
-    columns (aten/src/ATen/native/transformers/attention.cpp and cuda/sdp_utils.cpp: flash takes no mask).
+    Without a mask the flash kernel, with one the memory-efficient kernel and the mask as a bias, padded to 8 columns
+    (aten/src/ATen/native/transformers/attention.cpp and cuda/sdp_utils.cpp: flash takes no mask).
     """
     if attn_mask is None:
         return aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, False, scale=scale)[0]
@@ -159,7 +159,7 @@ def _bias_of(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The additive mask that the memory-efficient kernel reads: own storage if boolean, or if it must be padded."""
     columns = mask.shape[-1]
     if mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=dtype).masked_fill_(mask.logical_not(), float("-inf"))
+        mask = torch.where(mask, 0.0, torch.full((), float("-inf"), dtype=dtype, device=mask.device))
     if columns % _MASK_ALIGNMENT:
         mask = F.pad(mask, (0, _MASK_ALIGNMENT - columns % _MASK_ALIGNMENT))[..., :columns]
     return mask
