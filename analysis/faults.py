@@ -15,6 +15,7 @@ def judge_faults(configuration: Configuration, lines: Sequence[Measurement]) -> 
     """Verdicts on the kernels, the failures and the repeats of one configuration's counting lines."""
     ran = measured(lines)
     verdicts = [*_kernels(configuration, ran), *_failures(configuration, lines), *_repeats(configuration, lines)]
+    verdicts += _neighbours(configuration, ran)
     if not ran and not verdicts:
         verdicts.append(_verdict(configuration, "measurement", "INCONCLUSIVE", 0, cause="no workload ran to its end"))
     return verdicts
@@ -93,6 +94,28 @@ def _kernels(configuration: Configuration, ran: dict[Workload, Measured]) -> lis
             expected_from="grid",
             fitted="; ".join(strays or rules),
             cause=cause,
+        )
+    ]
+
+
+def _neighbours(configuration: Configuration, ran: dict[Workload, Measured]) -> list[Verdict]:
+    """Whether another process used the card: then reserved and device peaks, and what ran out, are not ours alone."""
+    told = {w: m.neighbour_bytes for w, m in ran.items() if m.neighbour_bytes is not None}
+    if not told:
+        return []
+    workload, most = max(told.items(), key=lambda item: item[1])
+    return [
+        _verdict(
+            configuration,
+            "neighbours",
+            "INCONCLUSIVE" if most else "EQUIVALENT",
+            len(told),
+            expected="0 B",
+            expected_from="an idle card",
+            fitted=f"{most:,} B",
+            reference=f"{workload.phase} {point(workload)}",
+            difference_bytes=most,
+            cause="another process used the card; measure again on an idle one" if most else "",
         )
     ]
 

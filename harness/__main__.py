@@ -196,6 +196,12 @@ def _conclude(summary: Summary, grid: Grid, path: Path) -> None:
     )
     if summary.measured_now == 0 and summary.settled + summary.beyond_memory == total:
         console.print("All were measured before; delete the file to measure them again.")
+    if summary.forward_s:
+        share = (summary.elapsed_s - summary.build_s) / summary.forward_s
+        console.print(
+            f"{summary.elapsed_s:.0f} s, {summary.build_s:.0f} s of it starting and building; the rest is "
+            f"{share:.2f} × the {summary.forward_s:.0f} s of forward passes."
+        )
     if summary.beyond_memory:
         console.print(f"{summary.beyond_memory} not run: a smaller workload of their kind was out of memory.")
     if summary.stopped_by_budget:

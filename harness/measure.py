@@ -29,13 +29,18 @@ class _Run:
     forward_s: float
 
 
-def measure(loaded: runtime.Loaded, workload: Workload, kernels: Kernels, progress: Progress) -> Measured:
-    """All numbers of one workload. Cold and warm are two runs, each with its own inputs and cache."""
+def measure(loaded: runtime.Loaded, workload: Workload, progress: Progress, kernels: Kernels | None = None) -> Measured:
+    """All numbers of one workload. Cold and warm are two runs, each with its own inputs and cache.
+
+    ``kernels``: what is known to run for this configuration and phase; observed if not given, and then after the
+    measurement, since observing runs the kernels and would leave nothing to be cold.
+    """
     device = loaded.device
     cold = None
     if device.first_call_differs:
         cold = _run(loaded, workload, progress, "cold", watch_stages=True)
     warm = _run(loaded, workload, progress, "warm", watch_stages=cold is None)
+    neighbour_bytes = device.neighbour_bytes()
     return Measured(
         weights_bytes=loaded.weights_bytes,
         buffers_bytes=loaded.buffers_bytes,
@@ -45,11 +50,11 @@ def measure(loaded: runtime.Loaded, workload: Workload, kernels: Kernels, progre
         cold=None if cold is None else cold.peak,
         warm=warm.peak,
         site=warm.site if cold is None else cold.site,
-        kernels=kernels,
+        kernels=kernels or observed_kernels(loaded, workload),
         setup_s=round(warm.setup_s, 4),
         cold_s=None if cold is None else round(cold.forward_s, 4),
         warm_s=round(warm.forward_s, 4),
-        neighbour_bytes=device.neighbour_bytes(),
+        neighbour_bytes=neighbour_bytes,
     )
 
 

@@ -61,7 +61,8 @@ class Plan:
 class Summary:
     """How a campaign's run ended. beyond_memory: points not run, since a smaller one was out of memory.
 
-    unequal: for each repeat that was not identical, what differed.
+    unequal: for each repeat that was not identical, what differed. elapsed_s: the run's time; forward_s: that of the
+    forward passes in it; build_s: that of starting workers and building models.
     """
 
     measured_now: int
@@ -70,6 +71,9 @@ class Summary:
     beyond_memory: int
     unequal: tuple[str, ...]
     stopped_by_budget: bool
+    elapsed_s: float
+    forward_s: float
+    build_s: float
 
 
 class Campaign:
@@ -97,6 +101,7 @@ class Campaign:
         self._failed: list[Workload] = []
         self._measured_now = 0
         self._stopped = False
+        self._forward_s = self._build_s = 0.0
 
     def run(self) -> Summary:
         """Measures what is not on file yet, then the repeats. The worker is gone when this returns or raises."""
@@ -113,6 +118,9 @@ class Campaign:
             beyond_memory=sum(self._beyond_memory(w) for w in pending),
             unequal=tuple(unequal),
             stopped_by_budget=self._stopped,
+            elapsed_s=monotonic() - self._began,
+            forward_s=self._forward_s,
+            build_s=self._build_s,
         )
 
     def close(self) -> None:
@@ -159,7 +167,9 @@ class Campaign:
                 answer = self._worker_for(workload).ask(
                     {"do": "measure", "workload": encode(workload)}, self._plan.grid.deadline_s
                 )
-                return decode(Measured, answer)  # type: ignore[no-any-return]
+                measured: Measured = decode(Measured, answer)
+                self._forward_s += (measured.cold_s or 0.0) + measured.warm_s
+                return measured
             except WorkerFailed as failed:
                 self.close()
                 crashed = isinstance(failed.outcome, Failure) and failed.outcome.reason == "crash"
@@ -171,8 +181,10 @@ class Campaign:
         build = build_of(workload.configuration)
         if self._child is None or self._build != build:
             self.close()
+            began = monotonic()
             self._child, self._build = self._start(self._plan.order(workload.configuration)), build
             self._child.ask({"do": "build"}, BUILD_DEADLINE_S)
+            self._build_s += monotonic() - began
         return self._child
 
     def _repeat(self) -> list[str]:

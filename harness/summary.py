@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from harness.records import Configuration, Failure, Measured, Measurement, Outcome, OutOfMemory, Peak, ResultsFile
 
@@ -18,45 +20,54 @@ READINGS: dict[str, Reading] = {
 
 
 def measurements_tables(results: ResultsFile) -> RenderableType:
-    """One table for each configuration, phase and counter: peaks in GiB, contexts down, batches across."""
+    """For each configuration a heading, and a table for each phase and counter: contexts down, batches across."""
     last = {m.workload: m for m in results.measurements if m.repeat == 0}
-    groups: dict[tuple[Configuration, str], list[Measurement]] = {}
+    groups: dict[Configuration, dict[str, list[Measurement]]] = {}
     for workload, measurement in last.items():
-        groups.setdefault((workload.configuration, workload.phase), []).append(measurement)
+        groups.setdefault(workload.configuration, {}).setdefault(workload.phase, []).append(measurement)
     fake = results.environment.device == "fake"
     readings = {"requested": READINGS["requested"]} if fake else READINGS
     where = f"{results.environment.gpu_label}{', REPLAYED, not measured on a card' if fake else ''}"
-    return Group(*(part for key in sorted(groups, key=str) for part in _tables(key, groups[key], readings, where)))
+    parts: list[RenderableType] = []
+    for configuration, phases in groups.items():
+        parts.append(Text(f"\n{_words(configuration)}", style="bold"))
+        for phase, measurements in sorted(phases.items(), reverse=True):
+            parts += _tables(phase, measurements, readings, where)
+    return Group(*parts)
 
 
 def _tables(
-    key: tuple[Configuration, str], measurements: list[Measurement], readings: dict[str, Reading], where: str
+    phase: str, measurements: list[Measurement], readings: dict[str, Reading], where: str
 ) -> Iterator[RenderableType]:
-    configuration, phase = key
     batches = sorted({m.workload.batch for m in measurements})
     outcomes = {(m.workload.context_tokens, m.workload.batch): m.outcome for m in measurements}
     for name, reading in readings.items():
-        table = Table(title=f"{phase} peak, {name} GiB ({where})", caption=_caption(configuration, measurements))
+        yield Text(f"{phase} peak, {name}, GiB ({where})", style="yellow" if "REPLAYED" in where else "")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("tokens", justify="right", no_wrap=True)
         for batch in batches:
             table.add_column(f"batch {batch}", justify="right", no_wrap=True)
         for context in sorted({context for context, _ in outcomes}):
             table.add_row(f"{context:,}", *(_cell(outcomes.get((context, batch)), reading) for batch in batches))
         yield table
+    yield Text(f"at the peak: {_sites(measurements)}\n", style="dim")
 
 
-def _caption(c: Configuration, measurements: list[Measurement]) -> str:
+def _words(c: Configuration) -> str:
+    chunk = f", chunks of {c.prefill_chunk_tokens:,}" if c.prefill_chunk_tokens else ""
+    return (
+        f"{c.model}, {c.model_class}, {c.dtype}, {c.kernels} kernels, {c.attention}, {c.cache} cache, "
+        f"{c.logits} logits{chunk}"
+    )
+
+
+def _sites(measurements: list[Measurement]) -> str:
     sites = Counter(
         m.outcome.site.stage + (f"/{m.outcome.site.op}" if m.outcome.site.op else "")
         for m in measurements
         if isinstance(m.outcome, Measured)
     )
-    at = ", ".join(f"{site} ({count})" for site, count in sites.most_common())
-    chunk = f", chunks of {c.prefill_chunk_tokens:,}" if c.prefill_chunk_tokens else ""
-    return (
-        f"{c.model}, {c.model_class}, {c.dtype}, {c.kernels} kernels, {c.attention}, {c.cache} cache, "
-        f"{c.logits} logits{chunk}\nat the peak: {at or 'nothing measured'}"
-    )
+    return ", ".join(f"{site} ({count} of {len(measurements)})" for site, count in sites.most_common()) or "nothing ran"
 
 
 def _cell(outcome: Outcome | None, reading: Reading) -> str:

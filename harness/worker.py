@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from harness.devices import Device
 from harness.devices.choose import OutOfMemoryError, device_of
 from harness.gpus import Gpu
-from harness.measure import Progress, event_log, measure, observed_kernels
+from harness.measure import Progress, event_log, measure
 from harness.records import (
     Configuration,
     Kernels,
@@ -93,9 +93,9 @@ class Worker:
         if self._loaded is None:
             raise ValueError("no model is built")
         key = (workload.configuration, workload.phase)
-        if key not in self._kernels:
-            self._kernels[key] = observed_kernels(self._loaded, workload)
-        return encode(measure(self._loaded, workload, self._kernels[key], self.progress))
+        measured = measure(self._loaded, workload, self.progress, self._kernels.get(key))
+        self._kernels[key] = measured.kernels
+        return encode(measured)
 
     def _log(self, workload: Workload, filled: bool) -> Any:
         if self._loaded is None:

@@ -46,7 +46,7 @@ def loaded_on(device: FakeDevice) -> runtime.Loaded:
 
 def replayed(loaded: runtime.Loaded, workload: Workload) -> int:
     """The fake device's requested peak."""
-    return measure(loaded, workload, UNSEEN, Progress()).warm.requested_bytes
+    return measure(loaded, workload, Progress(), UNSEEN).warm.requested_bytes
 
 
 def tracked(loaded: runtime.Loaded, workload: Workload) -> int:
