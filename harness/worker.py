@@ -124,7 +124,7 @@ def _serve(worker: Worker, source: TextIO, sink: TextIO) -> None:
             reply = {"answer": worker.answer(command)}
         except OutOfMemoryError:
             reply = {"out_of_memory": encode(worker.out_of_memory())}
-        except (RuntimeError, ValueError, TypeError, NotImplementedError, OSError) as error:
+        except (RuntimeError, ValueError, TypeError, NotImplementedError, ImportError, OSError) as error:
             reply = {"error": f"{type(error).__name__}: {error}"}
         sink.write(json.dumps(reply) + "\n")
         sink.flush()
