@@ -75,7 +75,7 @@ def measure(
     model: ModelOption = DEFAULT_MODEL,
     grid: GridOption = DEFAULT_GRID,
     weights: WeightsOption = "",
-    budget: Annotated[float, typer.Option(help="Seconds after which no workload is started; 0: no limit.")] = 0,
+    budget: Annotated[str, typer.Option(help="Seconds after which no workload is started; 0: no limit.")] = "0",
     results: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
     path_to: Annotated[
         str, typer.Option(help="File to write two lines to, for the next command: the results file and the config.")
@@ -100,13 +100,11 @@ def measure(
         _conclude(summary, plan.grid, path)
 
 
-def _plan(gpu: str, fake: str, model: str, grid: str, weights: str, budget: float) -> tuple[Plan, tuple[Gpu, ...]]:
+def _plan(gpu: str, fake: str, model: str, grid: str, weights: str, budget: str) -> tuple[Plan, tuple[Gpu, ...]]:
     """Everything that was asked for, checked before any process is started."""
     gpus = read_gpus(CONFIGS / "gpus.toml")
     if gpu and fake:
         raise InputError(f"GPU={gpu} asks for a card and FAKE={fake} for none; give one of them")
-    if budget < 0:
-        raise InputError(f"BUDGET must be seconds, 0 or more, got {budget:g}")
     if gpu:
         labelled(gpus, gpu)
     answer_as = labelled(gpus, fake or DEFAULT_FAKE)
@@ -119,11 +117,22 @@ def _plan(gpu: str, fake: str, model: str, grid: str, weights: str, budget: floa
         device="fake" if fake else "auto",
         answer_as=answer_as[0],
         weights=Path(weights) if weights else None,
-        budget_s=budget,
+        budget_s=_seconds(budget),
     )
     if plan.weights is not None:
         checkpoint_of(plan.weights, config_file)
     return plan, gpus
+
+
+def _seconds(budget: str) -> float:
+    """A budget in seconds; 0 is none."""
+    try:
+        seconds = float(budget)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise InputError(f"BUDGET must be seconds, 0 or more, got {budget!r}")
+    return seconds
 
 
 def _environment(plan: Plan, gpus: tuple[Gpu, ...], asked: str, found: dict[str, Any]) -> Environment:
@@ -223,7 +232,7 @@ def log(
 ) -> None:
     """Write the event log of one workload on the fake device, as JSON (harness/events.py says what is in it)."""
     with exits():
-        plan, _ = _plan("", fake, model, DEFAULT_GRID, "", 0)
+        plan, _ = _plan("", fake, model, DEFAULT_GRID, "", "0")
         workload = next((w for w in plan.grid.workloads if w.phase == phase), None)
         if workload is None or not context >= 1 or not batch >= 1:
             raise InputError("--phase is prefill or decode; --context and --batch are 1 or more")

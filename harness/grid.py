@@ -51,8 +51,9 @@ def named_file(folder: Path, name: str, suffix: str, what: str) -> Path:
     known = known_names(folder, suffix)
     if name in known:
         return folder / f"{name}{suffix}"
-    near = difflib.get_close_matches(name, known, n=4, cutoff=0.4) or known
-    raise InputError(f"no {what} is called {name!r}; there are: {', '.join(near)} (files of {folder.name}/)")
+    near = difflib.get_close_matches(name, known, n=3)
+    guess = f"; near misses: {', '.join(near)}" if near else ""
+    raise InputError(f"no {what} is called {name!r}{guess}; configs/{folder.name} has {', '.join(known)}")
 
 
 def read_grid(path: Path, model: str) -> Grid:

@@ -30,10 +30,11 @@ def answer(folder: Path, *arguments: str) -> tuple[int, str]:
         (["--fake", "h2000"], "near misses: h200"),
         (["--fake", "a100"], "FAKE=a100 can be a100-40gb or a100-80gb; say which"),
         (["--gpu", "h200", "--fake", "h200"], "give one of them"),
-        (["--model", "qwen3.5-28b"], "no model is called 'qwen3.5-28b'; there are: qwen3.5-"),
-        (["--grid", "smok"], "no grid is called 'smok'; there are: "),
+        (["--model", "qwen3.5-28b"], "no model is called 'qwen3.5-28b'; near misses: qwen3.5-2"),
+        (["--grid", "smok"], "no grid is called 'smok'; near misses: smoke; configs/grids has axes, default, smoke"),
         (["--grid", "missing/grid.toml"], "grid file missing/grid.toml does not exist"),
         (["--budget", "-1"], "BUDGET must be seconds"),
+        (["--budget", "ten"], "BUDGET must be seconds, 0 or more, got 'ten'"),
         (["--weights", "/nonexistent"], "is not a directory"),
     ],
 )
