@@ -10,7 +10,7 @@ from harness.child import Child
 from harness.gpus import labelled, read_gpus
 from harness.models import checkpoint_of
 from harness.records import Measured, Workload, decode, encode
-from tests.conftest import CONFIGS, CONFIGURATION, DEADLINE_S, NANO
+from tests.conftest import CONFIGS, CONFIGURATION, DEADLINE_S, NANO, Ask
 
 NANO_CONFIG = CONFIGS / "models" / f"{NANO}.json"
 
@@ -28,8 +28,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def measured(model_class: Any, weights: Path | None) -> Measured:
-    """A small prefill on real CPU tensors."""
+def loaded(model_class: Any, weights: Path) -> Measured:
+    """A small prefill on real CPU tensors, the weights read from a checkpoint."""
     configuration = dataclasses.replace(
         CONFIGURATION, model=NANO, model_class=model_class, kernels="torch", attention="eager"
     )
@@ -38,7 +38,7 @@ def measured(model_class: Any, weights: Path | None) -> Measured:
         "answer_as": encode(labelled(read_gpus(CONFIGS / "gpus.toml"), "h200")[0]),
         "configuration": encode(configuration),
         "config_file": str(NANO_CONFIG),
-        "weights": None if weights is None else str(weights),
+        "weights": str(weights),
     }
     child = Child(order)
     try:
@@ -51,10 +51,10 @@ def measured(model_class: Any, weights: Path | None) -> Measured:
 
 
 @pytest.mark.parametrize("model_class", ["Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM"])
-def test_loaded_weights_take_the_bytes_of_random_ones(checkpoint: Path, model_class: str) -> None:
-    loaded, random = measured(model_class, checkpoint), measured(model_class, None)
-    assert random.weights_bytes == loaded.weights_bytes
-    assert random.warm == loaded.warm
+def test_loaded_weights_take_the_bytes_of_random_ones(ask: Ask, checkpoint: Path, model_class: str) -> None:
+    builds = ask(device="cpu", model=NANO, kernels="torch", attention="eager", model_class=model_class)
+    random, read = builds.measure("prefill", 1, 70), loaded(model_class, checkpoint)
+    assert (random.weights_bytes, random.warm) == (read.weights_bytes, read.warm)
 
 
 def test_checkpoint_is_named_by_its_files(checkpoint: Path) -> None:
