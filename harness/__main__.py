@@ -86,7 +86,7 @@ def measure(
         plan, gpus = _plan(gpu, fake, model, grid, weights, budget)
         found, standard = survey(plan)
         environment = _environment(plan, gpus, gpu, found)
-        _say_where(environment, found)
+        _say_where(environment)
         path = results_path(results, plan.grid.name, plan.config_file.stem, environment)
         with open_results(path, environment) as writer:
             if standard is not None:
@@ -159,7 +159,7 @@ def _environment(plan: Plan, gpus: tuple[Gpu, ...], asked: str, found: dict[str,
     )
 
 
-def _say_where(environment: Environment, found: dict[str, Any]) -> None:
+def _say_where(environment: Environment) -> None:
     """The first line: what is measured on."""
     e = environment
     software = f"torch {e.torch}, transformers {e.transformers}, fla {e.fla or 'not installed'}"

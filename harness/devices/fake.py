@@ -43,13 +43,15 @@ class FakeDevice(CpuDevice):
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Attention is pinned until the end."""
-        original = F.scaled_dot_product_attention
+        """Attention is pinned until the end, and literals are seen."""
+        attention, literal = F.scaled_dot_product_attention, torch.tensor
         F.scaled_dot_product_attention = attention_as_on_a_card  # type: ignore[assignment]
+        torch.tensor = literal_as_on_a_card
         try:
             yield
         finally:
-            F.scaled_dot_product_attention = original  # type: ignore[assignment]
+            F.scaled_dot_product_attention = attention  # type: ignore[assignment]
+            torch.tensor = literal
 
 
 def launch_nothing() -> None:
@@ -129,6 +131,17 @@ def answer_as(gpu: Gpu) -> None:
     except ImportError:
         return
     driver.set_active(_Driver(gpu))
+
+
+def literal_as_on_a_card(
+    data: Any, *, dtype: torch.dtype | None = None, device: Any = None, requires_grad: bool = False
+) -> torch.Tensor:
+    """``torch.tensor`` as a card has it: made on the host, then copied.
+
+    Straight onto the meta device it would bypass the dispatcher, and with it the event log.
+    """
+    made = torch.as_tensor(data, dtype=dtype).clone()
+    return (made if device is None else made.to(device)).requires_grad_(requires_grad)
 
 
 def attention_as_on_a_card(
