@@ -27,6 +27,7 @@ from analysis.verdict import AGREEMENT, BAD_INPUT, DISAGREEMENT, WRONG_ENVIRONME
 from harness.records import RecordError, ResultsFile, read
 
 REPOSITORY = Path(__file__).parents[1]
+KINDS = {DISAGREEMENT: "refused", BAD_INPUT: "bad input", WRONG_ENVIRONMENT: "environment not as asked"}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
 
@@ -92,7 +93,7 @@ def clear_errors() -> Iterator[None]:
     else:
         code, message = AGREEMENT, ""
     if code:
-        typer.echo(f"error: {message}", err=True)
+        typer.echo(f"exit {code}: {KINDS[code]}: {message}", err=True)
         raise typer.Exit(code)
 
 

@@ -132,23 +132,23 @@ def test_two_environments_are_not_written_to_one_calibration(results: Path) -> N
     assert (2, True) == (result.exit_code, "would be written from two results files" in result.stderr)
 
 
-def refused(result: Result, code: int, *parts: str) -> None:
+def check_refused(result: Result, code: int, *parts: str) -> None:
     """The exit code, one line on stderr that starts as documented and has these parts, and nothing else printed."""
     assert (code, "", 1) == (result.exit_code, result.stdout, result.stderr.count("\n"))
-    assert ("error: ", []) == (result.stderr[:7], [part for part in parts if part not in result.stderr])
+    assert (f"exit {code}: ", []) == (result.stderr[:8], [part for part in parts if part not in result.stderr])
 
 
 def test_a_file_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
-    refused(run("judge", tmp_path / "absent.jsonl"), 2, "absent.jsonl: No such file")
+    check_refused(run("judge", tmp_path / "absent.jsonl"), 2, "absent.jsonl: No such file")
 
 
 def test_a_folder_is_bad_input(tmp_path: Path) -> None:
-    refused(run("judge", tmp_path), 2, str(tmp_path))
+    check_refused(run("judge", tmp_path), 2, str(tmp_path))
 
 
 def test_a_file_that_is_not_text_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_bytes(b"\xff\xfe\n")
-    refused(run("judge", tmp_path / "x.jsonl"), 2, "not UTF-8")
+    check_refused(run("judge", tmp_path / "x.jsonl"), 2, "not UTF-8")
 
 
 @pytest.mark.parametrize(
@@ -170,19 +170,19 @@ def test_a_results_file_that_is_not_as_written_is_bad_input(
     results: Path, edit: Callable[[str], str], part: str
 ) -> None:
     results.write_text(edit(results.read_text()))
-    refused(run("judge", results), 2, part)
+    check_refused(run("judge", results), 2, part)
 
 
 def test_a_malformed_config_is_bad_input(results: Path, tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text("{\n}}")
-    refused(run("judge", results, "--config", tmp_path / "c.json"), 2, "c.json:2: not JSON")
+    check_refused(run("judge", results, "--config", tmp_path / "c.json"), 2, "c.json:2: not JSON")
 
 
 def test_a_config_with_fields_missing_names_them(results: Path, tmp_path: Path) -> None:
     data = json.loads(CONFIG.read_text())
     del data["text_config"]["head_dim"], data["vision_config"]["depth"]
     (tmp_path / "c.json").write_text(json.dumps(data))
-    refused(
+    check_refused(
         run("judge", results, "--config", tmp_path / "c.json"),
         2,
         "missing text_config.head_dim; ",
@@ -192,7 +192,7 @@ def test_a_config_with_fields_missing_names_them(results: Path, tmp_path: Path) 
 
 def test_a_config_that_changed_since_the_measurement_is_another_environment(tmp_path: Path) -> None:
     other = dataclasses.replace(ENVIRONMENT, config_sha256="f" * 64)
-    refused(
+    check_refused(
         run("judge", write(campaign(environment=other), tmp_path / "x.jsonl")),
         3,
         "qwen3.5-27b.json is not the config that was measured: sha256 ",
@@ -217,7 +217,9 @@ def test_a_calibration_of_another_card_is_another_environment(
     calibration: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     card = write(campaign(environment=dataclasses.replace(ENVIRONMENT, **change)), tmp_path / "card.jsonl")
-    refused(run("judge", card), 3, "qwen3.5-27b.calibration.json is for fake fake-h100, but the measurement is of")
+    check_refused(
+        run("judge", card), 3, "qwen3.5-27b.calibration.json is for fake fake-h100, but the measurement is of"
+    )
 
 
 @pytest.mark.parametrize(
@@ -235,7 +237,7 @@ def test_a_calibration_that_is_not_as_written_is_bad_input(
     calibration: Path, results: Path, edit: Callable[[str], str], part: str
 ) -> None:
     calibration.write_text(edit(calibration.read_text()))
-    refused(run("judge", results), 2, calibration.name, part)
+    check_refused(run("judge", results), 2, calibration.name, part)
 
 
 def test_a_calibration_that_is_not_text_is_refused_by_name(tmp_path: Path) -> None:
@@ -245,7 +247,7 @@ def test_a_calibration_that_is_not_text_is_refused_by_name(tmp_path: Path) -> No
 
 
 def test_a_given_calibration_that_is_not_there_is_bad_input(results: Path) -> None:
-    refused(run("judge", results, "--calibration", "absent.json"), 2, "absent.json: No such file")
+    check_refused(run("judge", results, "--calibration", "absent.json"), 2, "absent.json: No such file")
 
 
 def test_an_out_of_memory_line_is_listed(tmp_path: Path) -> None:
