@@ -28,7 +28,7 @@ drift: $(READY)
 		$(RUN) -m analysis judge "$$file" || exit; done
 
 calibrate: $(READY)
-	@$(RUN) -m analysis calibrate $${FILE:-$$(find $${RESULTS:-results} -name '*.jsonl' | sort)}
+	@$(RUN) -m analysis calibrate $${FILE:-$$(find $${RESULTS:-results} -name '*.jsonl' | sort)} --readme README.md
 
 bench: $(READY)
 	@$(RUN) -m tests.bench

@@ -23,7 +23,15 @@ from analysis.calibration import (
 from analysis.drift import all_fitted_terms, judge, out_of_memory
 from analysis.evidence import MixedError
 from analysis.model import ConfigError, Shapes, read_shapes
-from analysis.verdict import AGREEMENT, BAD_INPUT, DISAGREEMENT, WRONG_ENVIRONMENT, exit_code, summary
+from analysis.verdict import (
+    AGREEMENT,
+    BAD_INPUT,
+    DISAGREEMENT,
+    WRONG_ENVIRONMENT,
+    Verdict,
+    exit_code,
+    summary,
+)
 from harness.records import RecordError, ResultsFile, read
 
 REPOSITORY = Path(__file__).parents[1]
@@ -62,16 +70,27 @@ def judge_file(
 @app.command("calibrate")
 def calibrate_files(
     files: Annotated[list[Path], typer.Argument(help="Results files, each of which passes its own drift check.")],
+    readme: Annotated[Path | None, typer.Option(help="README whose table of calibrations is to be made anew.")] = None,
 ) -> None:
-    """Write <model>.calibration.json beside each results file; all of them, or none if one is not in order."""
+    """Write <model>.calibration.json, .csv and .md beside each results file; all, or none if one is not in order."""
+    from analysis.published import NotPublished, digest, publish, unannounced, write_readme
+
     with clear_errors():
         made = [calibration_of(file) for file in files]
-        targets = [path for path, _ in made]
+        targets = [path for path, *_ in made]
         if twice := [path for path in targets if targets.count(path) > 1]:
             raise MixedError(f"{twice[0]} would be written from two results files; name the one to take (FILE=…)")
-        for path, calibration in made:
+        for path, calibration, results, verdicts in made:
             write_calibration(calibration, path)
-            typer.echo(f"wrote {path} ({len(calibration.terms)} terms, fingerprint {calibration.fingerprint})")
+            publish(path, results, verdicts)
+            typer.echo(f"wrote {path} ({len(calibration.terms)} terms, numbers {digest(path)})")
+        if readme is not None:
+            try:
+                write_readme(readme, REPOSITORY / "results")
+            except NotPublished as error:
+                raise ConfigError(str(error)) from error
+            for line in unannounced(readme.with_name("CHANGELOG.md"), REPOSITORY / "results"):
+                typer.echo(f"CHANGELOG.md has no entry for {line}: add one, with the reason")
     typer.echo("exit 0: calibrated")
 
 
@@ -143,12 +162,15 @@ def calibration_path(results: ResultsFile) -> Path:
     return results.path.with_name(f"{model_of(results)}.calibration.json")
 
 
-def calibration_of(file: Path) -> tuple[Path, Calibration]:
-    """Where to write a file's calibration, and the calibration; refused unless it agrees with its own config."""
+def calibration_of(file: Path) -> tuple[Path, Calibration, ResultsFile, tuple[Verdict, ...]]:
+    """Where to write a file's calibration, the calibration, and what it was made from.
+
+    Refused unless the file agrees with its own config.
+    """
     results = read(file)
     shapes, _ = shapes_for(results, None)
-    path = calibration_path(results)
-    return path, make_calibration(results, all_fitted_terms(results), judge(results, shapes), path.name)
+    path, verdicts = calibration_path(results), judge(results, shapes)
+    return path, make_calibration(results, all_fitted_terms(results), verdicts, path.name), results, verdicts
 
 
 if __name__ == "__main__":

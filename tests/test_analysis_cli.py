@@ -97,8 +97,9 @@ def test_a_calibration_is_the_same_bytes_every_time(calibration: Path, results: 
     assert first == calibration.read_bytes()
 
 
-def test_a_calibration_leaves_no_other_file(calibration: Path) -> None:
-    assert [calibration.name, f"{NAME}.jsonl"] == sorted(p.name for p in calibration.parent.iterdir())
+def test_a_calibration_leaves_its_tables_and_no_other_file(calibration: Path) -> None:
+    tables = [f"{NAME}.calibration.{kind}" for kind in ("csv", "json", "md")]
+    assert [*tables, f"{NAME}.jsonl"] == sorted(p.name for p in calibration.parent.iterdir())
 
 
 def test_a_calibration_has_sorted_keys_and_ends_its_last_line(calibration: Path) -> None:
