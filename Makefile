@@ -15,7 +15,7 @@ RUN := .venv/bin/python
 READY := .venv/ready
 endif
 
-.PHONY: measure drift calibrate bench test lint
+.PHONY: measure drift calibrate claims bench test lint
 
 measure: $(READY)
 	@done=$$(mktemp) && trap 'rm -f "$$done"' EXIT && $(RUN) -m harness measure --path-to "$$done" \
@@ -29,6 +29,9 @@ drift: $(READY)
 
 calibrate: $(READY)
 	@$(RUN) -m analysis calibrate $${FILE:-$$(find $${RESULTS:-results} -name '*.jsonl' | sort)} --readme README.md
+
+claims: $(READY)
+	@$(RUN) -m analysis claims $${RESULTS:-results/fake-h200}
 
 bench: $(READY)
 	@$(RUN) -m tests.bench

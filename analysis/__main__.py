@@ -94,6 +94,22 @@ def calibrate_files(
     typer.echo("exit 0: calibrated")
 
 
+@app.command("claims")
+def settle_claims(
+    folder: Annotated[Path, typer.Argument(help="Results of one GPU label, such as results/fake-h200.")],
+) -> None:
+    """Write claims.md into the folder: the FitMyGPU page's claims, each with what was measured and a verdict."""
+    from analysis.claims import claims_markdown, read_campaigns
+    from analysis.published import replace
+
+    with clear_errors():
+        lines = list(claims_markdown(read_campaigns(folder)))
+        replace(folder / "claims.md", "\n".join(lines) + "\n")
+    for line in lines:
+        typer.echo(line)
+    typer.echo("exit 0: settled")
+
+
 @contextmanager
 def clear_errors() -> Iterator[None]:
     """Ends the command with one line on stderr and the documented exit code where the input is at fault."""

@@ -1,0 +1,193 @@
+"""The FitMyGPU page on Qwen 3.5 27B, claim by claim: what was measured, and whether the claim holds.
+
+The claims are those of the page, in its own order; each is settled by points of
+stored campaigns of one GPU label, named in the table. A table made from a fake device says so.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.calibration import read_calibration
+from analysis.evidence import measured
+from analysis.formula import transient_bytes
+from analysis.tables import FAKE_BANNER, environment_text
+from harness.records import Environment, Measured, Phase, Workload, read
+
+GB = 10**9
+MODEL, ALL_FULL, DENSE = "qwen3.5-27b", "counterfactual-27b-all-full", "counterfactual-qwen2.5-32b-layout"
+PAGE_WEIGHTS_BYTES = 2.06 * 27e9  # "27B resident parameters at 2.06 bytes each"
+PAGE_STATE_BYTES = 48 * 827_392 * 4  # "48 layers × 827,392 elements × 4 B"
+PAGE_OVERHEAD_SHARE, PAGE_LEAST_OVERHEAD_BYTES = 0.10, 1.5e9
+LONG, SHORT, BATCH = 262_144, 4_096, 1
+HOLDS, NOT, OPEN = "holds", "does not hold", "not settled"
+
+Points = dict[Workload, Measured]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Campaigns:
+    """The campaigns that settle the claims: the page's model, its axes, and the two layouts it is compared with."""
+
+    environment: Environment
+    model: Points
+    axes: Points
+    all_full: Points
+    dense: Points
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What was measured about a claim, and the verdict: "holds", "holds only if …", "does not hold", "not settled"."""
+
+    found: str
+    verdict: str
+
+
+def read_campaigns(folder: Path) -> Campaigns:
+    """The calibrated campaigns below ``results/<gpu>``; ``OSError`` names the one that is missing."""
+
+    def points(grid: str, model: str) -> tuple[Environment, Points]:
+        calibration = read_calibration(folder / grid / f"{model}.calibration.json")
+        results = read(folder / grid / calibration.results_file)
+        return results.environment, measured(results.measurements)
+
+    environment, model = points("default", MODEL)
+    return Campaigns(
+        environment=environment,
+        model=model,
+        axes=points("axes", MODEL)[1],
+        all_full=points("default", ALL_FULL)[1],
+        dense=points("default", DENSE)[1],
+    )
+
+
+def at(points: Points, phase: Phase, batch: int, context: int) -> Measured:
+    """The measurement of one shape."""
+    return next(m for w, m in points.items() if (w.phase, w.batch, w.context_tokens) == (phase, batch, context))
+
+
+def slope(points: Points, phase: Phase, reading: Callable[[Measured], int]) -> float:
+    """Bytes a token of a reading at batch 1, between the short and the long context."""
+    low, high = (reading(at(points, phase, BATCH, context)) for context in (SHORT, LONG))
+    return (high - low) / (LONG - SHORT)
+
+
+def kv_layers(c: Campaigns) -> Settled:
+    """1. Only 16 of 64 layers carry a KV cache."""
+    ours, full = (slope(p, "prefill", lambda m: m.held.kv_cache_bytes) for p in (c.model, c.all_full))
+    found = f"KV cache {ours:,.0f} B a token; the same shape with all 64 layers full attention {full:,.0f}"
+    return Settled(found=found, verdict=HOLDS if 4 * ours == full else NOT)
+
+
+def state(m: Measured) -> int:
+    """Bytes of the states that do not depend on the context."""
+    return m.held.recurrent_state_bytes + m.held.conv_state_bytes
+
+
+def flat_state(c: Campaigns) -> Settled:
+    """2. The other 48 layers hold a state that is flat in the context."""
+    per_sequence = {state(m) / w.batch for w, m in c.model.items()}
+    found = f"{min(per_sequence):,.0f} B a sequence; {len(per_sequence)} distinct value over {len(c.model)} points"
+    return Settled(found=found, verdict=HOLDS if len(per_sequence) == 1 else NOT)
+
+
+def resident_weights(c: Campaigns) -> Settled:
+    """3. The text-only estimate keeps the multimodal weights on the card."""
+    default = next(iter(c.model.values())).weights_bytes
+    text = next(m for w, m in c.axes.items() if w.configuration.model_class == "Qwen3_5ForCausalLM").weights_bytes
+    found = f"{default:,} B with the vision tower, {text:,} B as Qwen3_5ForCausalLM: {default - text:,} B apart"
+    return Settled(found=found, verdict="holds only if the default class is loaded" if default > text else NOT)
+
+
+def monotonic(c: Campaigns) -> Settled:
+    """4. Longer context and higher concurrency increase memory monotonically."""
+    steps = falls = 0
+    for w, m in c.model.items():
+        for v, n in c.model.items():
+            larger = v.phase == w.phase and v != w and v.batch >= w.batch and v.context_tokens >= w.context_tokens
+            steps += larger
+            falls += larger and n.warm.requested_bytes <= m.warm.requested_bytes
+    return Settled(found=f"{falls} falls in {steps:,} pairs of points", verdict=NOT if falls else HOLDS)
+
+
+def long_context_growth(c: Campaigns) -> Settled:
+    """5. Long-context growth is less aggressive than that of a dense full-attention stack."""
+    held = [slope(p, "prefill", lambda m: m.held.kv_cache_bytes) for p in (c.model, c.all_full, c.dense)]
+    peak = [slope(p, "prefill", lambda m: m.warm.requested_bytes) for p in (c.model, c.all_full, c.dense)]
+    found = (
+        f"cache {held[0]:,.0f} B a token against {held[1]:,.0f} (same shape, all full) and {held[2]:,.0f} (Qwen2.5-32B "
+        f"layout); peak of a single-shot prefill {peak[0]:,.0f} against {peak[1]:,.0f} and {peak[2]:,.0f}"
+    )
+    cache, prefill = held[0] < min(held[1:]), peak[0] < min(peak[1:])
+    if cache and prefill:
+        return Settled(found=found, verdict=HOLDS)
+    return Settled(found=found, verdict="holds only if the prefill's peak is left out" if cache else NOT)
+
+
+def media_tokens(c: Campaigns) -> Settled:
+    """6. Media-token overhead is excluded."""
+    return Settled(found="no workload here has media tokens", verdict=OPEN)
+
+
+def page_weights(c: Campaigns) -> Settled:
+    """7. Weights: 27B parameters at 2.06 bytes = 55.6 GB."""
+    found_bytes = next(iter(c.model.values())).weights_bytes
+    error = PAGE_WEIGHTS_BYTES - found_bytes
+    found = f"{found_bytes / GB:.3f} GB resident; the page's figure is {error / GB:+.3f} GB (MTP is stored, not loaded)"
+    return Settled(found=found, verdict=HOLDS if abs(error) < 0.05 * GB else NOT)
+
+
+def page_state(c: Campaigns) -> Settled:
+    """8. Linear state: 158.9 MB a sequence."""
+    found_bytes = state(at(c.model, "prefill", BATCH, SHORT))
+    error = PAGE_STATE_BYTES - found_bytes
+    found = f"{found_bytes / 1e6:.1f} MB; the page's figure is {error / 1e6:+.1f} MB (the conv state is in 16 bits)"
+    return Settled(found=found, verdict=HOLDS if abs(error) < 0.05e6 else NOT)
+
+
+def overhead(c: Campaigns) -> Settled:
+    """9. An overhead of 10 % (5.6 GB) covers fragmentation, kernels and scratch."""
+    parts, within = [], []
+    for context in sorted({w.context_tokens for w in c.model}):
+        workload = next(w for w in c.model if (w.phase, w.batch, w.context_tokens) == ("prefill", BATCH, context))
+        m = c.model[workload]
+        core = PAGE_WEIGHTS_BYTES + m.held.kv_cache_bytes + PAGE_STATE_BYTES
+        allowed = max(PAGE_LEAST_OVERHEAD_BYTES, PAGE_OVERHEAD_SHARE * core)
+        needed = transient_bytes(workload, m)
+        within += [context] if needed <= allowed else []
+        if context in (SHORT, LONG):
+            parts.append(f"{needed / GB:.2f} GB at {context:,} tokens (allowed {allowed / GB:.2f})")
+    found = f"scratch of a single-shot prefill alone, batch 1: {', '.join(parts)}"
+    if not within:
+        return Settled(found=found, verdict=NOT)
+    return Settled(found=found, verdict=f"holds only if prompts stay short ({max(within):,} tokens of those measured)")
+
+
+CLAIMS: tuple[Callable[[Campaigns], Settled], ...] = (
+    kv_layers,
+    flat_state,
+    resident_weights,
+    monotonic,
+    long_context_growth,
+    media_tokens,
+    page_weights,
+    page_state,
+    overhead,
+)
+
+
+def claims_markdown(campaigns: Campaigns) -> Iterator[str]:
+    """The table, a line each; the claim's words are the first line of its function's docstring."""
+    yield "# FitMyGPU on Qwen 3.5 27B, claim by claim"
+    yield ""
+    if campaigns.environment.device == "fake":
+        yield f"**{FAKE_BANNER}**"
+        yield ""
+    yield environment_text(campaigns.environment)
+    yield ""
+    yield "| claim | found | verdict |"
+    yield "|---|---|---|"
+    for claim in CLAIMS:
+        settled = claim(campaigns)
+        yield f"| {(claim.__doc__ or '').strip()} | {settled.found} | **{settled.verdict}** |"
