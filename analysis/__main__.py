@@ -1,4 +1,4 @@
-"""``python -m analysis``: judge a results file, or store a calibration made from one.
+"""``python -m analysis``: judge a results file, store a calibration made from one, derive the formula of a program.
 
 Exit codes: 0 in agreement; 1 drift, inconclusive or unidentifiable; 2 bad input; 3 environment not as asked.
 """
@@ -20,12 +20,19 @@ from analysis.calibration import (
     read_calibration,
     write_calibration,
 )
+from analysis.derive_cli import derive_model, explain_change, print_ledger, verify_formulas
+from analysis.derived import OtherProgram, OutsideDomain
+from analysis.derived_files import DerivedError, UnknownVariant
 from analysis.drift import all_fitted_terms, judge, out_of_memory
 from analysis.evidence import MixedError
 from analysis.model import ConfigError, Shapes, read_shapes
+from analysis.moves import NotComparable
+from analysis.pieces import NotDerived
+from analysis.replays import NotReplayed
 from analysis.verdict import AGREEMENT, BAD_INPUT, DISAGREEMENT, WRONG_ENVIRONMENT, exit_code, summary
 from harness.records import RecordError, ResultsFile, read
 
+DERIVED_ERRORS = (DerivedError, NotComparable, NotReplayed, OutsideDomain, UnknownVariant)
 REPOSITORY = Path(__file__).parents[1]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
@@ -79,11 +86,11 @@ def clear_errors() -> Iterator[None]:
     """Ends the command with one line on stderr and the documented exit code where the input is at fault."""
     try:
         yield
-    except WrongEnvironment as error:
+    except (WrongEnvironment, OtherProgram) as error:
         code, message = WRONG_ENVIRONMENT, str(error)
-    except NotCalibrated as error:
+    except (NotCalibrated, NotDerived) as error:
         code, message = DISAGREEMENT, str(error)
-    except (CalibrationError, ConfigError, MixedError, RecordError) as error:
+    except (CalibrationError, ConfigError, MixedError, RecordError, *DERIVED_ERRORS) as error:
         code, message = BAD_INPUT, str(error)
     except UnicodeDecodeError as error:
         code, message = BAD_INPUT, f"not a results file: not UTF-8 text ({error.reason} at byte {error.start})"
@@ -148,6 +155,15 @@ def calibration_of(file: Path) -> tuple[Path, Calibration]:
     shapes, _ = shapes_for(results, None)
     path = calibration_path(results)
     return path, make_calibration(results, all_fitted_terms(results), judge(results, shapes), path.name)
+
+
+for _name, _command in (
+    ("derive", derive_model),
+    ("verify", verify_formulas),
+    ("ledger", print_ledger),
+    ("explain", explain_change),
+):
+    app.command(_name)(clear_errors()(_command))
 
 
 if __name__ == "__main__":

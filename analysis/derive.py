@@ -8,9 +8,8 @@ sequence of events and be met to the byte. What is not met is refused, with the 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-
 from analysis.derived import Derived, Line, Regime, derived_key
-from analysis.forms import MOST_CONTEXT_TOKENS, Call, Domain, Ints, Shape, calls_of, columns_of, design
+from analysis.forms import MASK_TOKENS, MOST_CONTEXT_TOKENS, Call, Domain, Ints, Shape, calls_of, columns_of, design
 from analysis.maxima import Space
 from analysis.pieces import NotDerived, factors_at, regime_of, solve_regime
 from analysis.regimes import (
@@ -52,12 +51,16 @@ class Program:
             batch=shape.batch,
         )
 
+    def whole(self, shape: Shape) -> EventLog:
+        """The log of the workload of that shape."""
+        if shape not in self._logs:
+            self._logs[shape] = self._replays.log(self.workload(shape))
+        return self._logs[shape]
+
     def call(self, call: Call, shape: Shape) -> tuple[EventLog, str]:
         """The log of the call of that kind within the workload of that shape, and its signature."""
         if (call, shape) not in self._calls:
-            if shape not in self._logs:
-                self._logs[shape] = self._replays.log(self.workload(shape))
-            log = self._logs[shape]
+            log = self.whole(shape)
             if call in ("first", "full", "last"):
                 log = call_log(log, _call_number(call, self.chunk, shape.context_tokens))
             self._calls[call, shape] = log, signature(log)
@@ -75,9 +78,12 @@ def _call_number(call: Call, chunk: int, context_tokens: int) -> int:
 
 
 def call_log(log: EventLog, number: int) -> EventLog:
-    """One call of a log as a log of its own: what is alive before it is born first, in its old order."""
+    """One call of a log as a log of its own: what is alive before it is born first.
+
+    Weights come in their old order, the others by origin: in which order the calls before made them is of no account.
+    """
     start, end = log.marks[f"call {number}"], log.marks.get(f"call {number + 1}", log.marks["end"])
-    before = alive(log, start - 1)
+    before = sorted(alive(log, start - 1), key=_origin)
     shift = len(before) - start
     within = [a for a in log.allocations if start <= a.born < end]
     return EventLog(
@@ -86,6 +92,12 @@ def call_log(log: EventLog, number: int) -> EventLog:
         events=len(before) + end - start,
         marks={"start": len(before), "end": len(before) + end - start},
     )
+
+
+def _origin(a: Allocation) -> tuple[object, ...]:
+    if a.op == "resident":
+        return (0, a.born)
+    return 1, a.module, a.source, a.op, a.dtype, len(a.shape), a.born
 
 
 def _moved(a: Allocation, born: int, shift: int, end: int) -> Allocation:
@@ -97,7 +109,7 @@ def _moved(a: Allocation, born: int, shift: int, end: int) -> Allocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """The second axis of a kind of call. padded: only cached tokens that are (no) multiple of 16; ``None``: all."""
+    """The second axis of a kind of call. padded: only cached tokens that are (no) multiple of 8; ``None``: all."""
 
     call: Call
     chunk: int
@@ -143,6 +155,8 @@ def derive(replays: Replays, configuration: Configuration, phase: Phase) -> Deri
             "the torch reference loops over chunks in Python, so its number of operations depends on the shape: "
             "replay only (`python -m harness log`)"
         )
+    if configuration.prefill_chunk_tokens % MASK_TOKENS:
+        raise NotDerived(f"a chunk that is no multiple of {MASK_TOKENS} tokens is not folded: replay only")
     program = Program(replays, configuration, phase)
     kernels = replays.kernels(program.workload(PROBE))
     lines: dict[Line, int] = {}
@@ -204,7 +218,7 @@ def _check_growth(regime: Regime) -> None:
         return
     for piece in regime.peak:
         for value, column in zip(piece.coefficients, regime.columns, strict=True):
-            if value < 0 and {"E", "⌈E/16⌉"} & set(column):
+            if value < 0 and {"E", "⌈E/8⌉"} & set(column):
                 raise NotDerived(f"a full call's bytes fall with the tokens cached: {piece.op} at {piece.source}")
 
 
@@ -248,5 +262,3 @@ def _inside(space: Space, shapes: list[Shape]) -> bool:
 
 def _design(space: Space, shapes: list[Shape]) -> Ints:
     return design(space.columns, factors_at(space, shapes))
-
-

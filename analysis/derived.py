@@ -3,30 +3,20 @@
 A file holds one phase of one configuration in one software set. Its regimes are the parts of the plane of shapes in
 which the sequence of allocations is one and the same; each has its form for what is held and, for the peak, the few
 forms of which the largest one is the peak. Nothing is said of a shape outside every regime, or of another program.
-
-Schema history
-    1  the first published layout
 """
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from analysis.forms import Call, Domain, Ints, call_factors, design
-from harness.records import Configuration, Environment, Kernels, Phase, RecordError, Workload, decode, encode
+from harness.records import Configuration, Environment, Kernels, Phase, Workload, encode
 
-SCHEMA = 1
 PROGRAM_FIELDS = ("gpu_capability", "torch", "transformers", "triton", "fla", "causal_conv1d", "config_sha256")
-
-
-class DerivedError(ValueError):
-    """A derived formula that can't be read; the message starts with its file."""
 
 
 class OutsideDomain(ValueError):
@@ -229,67 +219,3 @@ def derived_key(environment: Environment, configuration: Configuration, phase: P
     program = {name: getattr(environment, name) for name in PROGRAM_FIELDS}
     values = [program, encode(configuration), phase, encode(kernels)]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def to_json(derived: Derived) -> str:
-    """The file's text; a line of text a tensor's origin, a piece or a regime, so that changes can be read."""
-    data = {"schema": SCHEMA, **encode(derived)}
-    del data["name"]
-    lines, regimes = data.pop("lines"), data.pop("regimes")
-    head = json.dumps(data, ensure_ascii=False, indent=1)[:-2]
-    return f'{head},\n "lines": [\n{_rows(lines)}\n ],\n "regimes": [\n{_rows(regimes)}\n ]\n}}\n'
-
-
-def _rows(items: list[Any]) -> str:
-    return ",\n".join("  " + json.dumps(item, ensure_ascii=False) for item in items)
-
-
-def write_derived(derived: Derived, path: Path) -> None:
-    """Puts the file in place in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(to_json(derived), encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def read_derived(path: Path) -> Derived:
-    """A stored formula; :class:`DerivedError` names the file and what in it is not as written."""
-    try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DerivedError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno})") from error
-    except UnicodeDecodeError as error:
-        raise DerivedError(f"{path}: not a text file ({error.reason} at byte {error.start})") from error
-    schema = data.pop("schema", None) if isinstance(data, dict) else None
-    if schema != SCHEMA:
-        raise DerivedError(f"{path}: derived schema {schema!r}, but this version reads schema {SCHEMA}")
-    try:
-        derived: Derived = decode(Derived, {**data, "name": path.name}, str(path))
-    except RecordError as error:
-        raise DerivedError(str(error)) from error
-    if derived.key != derived_key(derived.environment, derived.configuration, derived.phase, derived.kernels):
-        raise DerivedError(f"{path}: the key is not that of the program; was the file edited?")
-    return derived
-
-
-def derived_name(derived: Derived) -> str:
-    """The name of a formula's file."""
-    return f"{derived.configuration.model}.{variant(derived.configuration)}.{derived.phase}.{derived.key}.json"
-
-
-def variant(configuration: Configuration) -> str:
-    """What sets a configuration apart from the plain one of its model, in a word that can be part of a file's name."""
-    c = configuration
-    parts = ["text" if c.model_class == "Qwen3_5ForCausalLM" else "default"]
-    parts += [value for value, plain in ((c.dtype, "bfloat16"), (c.kernels, "fla"), (c.attention, "sdpa")) if value != plain]
-    parts += ["static"] * (c.cache == "static") + ["all-logits"] * (c.logits == "all")
-    parts += [f"chunk{c.prefill_chunk_tokens}"] * (c.prefill_chunk_tokens > 0)
-    return "-".join(parts)
-
-
-def stored_formulas(folder: Path) -> tuple[Derived, ...]:
-    """All formulas of a folder, by name; none if there is no such folder."""
-    return tuple(read_derived(path) for path in sorted(folder.glob("*.json")))

@@ -19,14 +19,14 @@ Call = Literal["whole", "decode", "first", "full", "last"]
 
 MOST_BATCH, MOST_CONTEXT_TOKENS = 1024, 1_048_576
 CHUNK_TOKENS = 64  # fla's chunk
-MASK_TOKENS = 16  # the memory-efficient attention reads a mask whose rows are padded to this
-ROUNDED = {"⌈T/64⌉": ("T", CHUNK_TOKENS), "⌈E/16⌉": ("E", MASK_TOKENS)}
+MASK_TOKENS = 8  # the memory-efficient attention reads a mask whose rows are padded to this
+ROUNDED = {"⌈T/64⌉": ("T", CHUNK_TOKENS), "⌈E/8⌉": ("E", MASK_TOKENS)}
 
 # In the order in which they are tried: a column that the shapes of a regime can't tell from earlier ones is left out.
 COLUMNS: tuple[tuple[str, ...], ...] = ((), ("B",), ("L",), ("B", "L"), ("B", "⌈T/64⌉"))
-MASK_COLUMNS = (("⌈E/16⌉",), ("B", "⌈E/16⌉"))
+MASK_COLUMNS = (("⌈E/8⌉",), ("B", "⌈E/8⌉"))
 PAST_COLUMNS = (("T",), ("E",), ("B", "T"), ("B", "E"), ("T", "E"), ("B", "T", "E"))
-PAST_MASK_COLUMNS = (("T", "⌈E/16⌉"), ("B", "T", "⌈E/16⌉"))
+PAST_MASK_COLUMNS = (("T", "⌈E/8⌉"), ("B", "T", "⌈E/8⌉"))
 
 
 def columns_of(call: Call, cache: str) -> tuple[tuple[str, ...], ...]:
@@ -73,7 +73,7 @@ class Domain:
     """Where a form holds: whole ranges of batch and context, bounds included.
 
     tokens: range of the tokens that the call feeds, for the last call of a chunked prefill; else the context's own.
-    padded_mask: whether the cached tokens are no multiple of 16, or ``None`` where that is of no account.
+    padded_mask: whether the cached tokens are no multiple of 8, or ``None`` where that is of no account.
     """
 
     batches: tuple[int, ...]
@@ -110,7 +110,7 @@ def calls_of(phase: Phase, chunk: int) -> tuple[Call, ...]:
     """The kinds of calls that a phase is made of, as far as they can hold its peak."""
     if phase == "decode":
         return ("decode",)
-    return ("first", "full", "last") if chunk else ("whole",)
+    return ("whole", "first", "full", "last") if chunk else ("whole",)
 
 
 def column_label(column: tuple[str, ...], call: Call) -> str:
@@ -119,9 +119,11 @@ def column_label(column: tuple[str, ...], call: Call) -> str:
 
 
 def factor_label(factor: str, call: Call) -> str:
-    """A factor in terms of B and L where the call is a whole prefill."""
-    return factor.replace("T", "L").replace("E", "L") if call == "whole" else factor.replace("E", "(L+1)") if (
-        call == "decode" and factor != "⌈E/16⌉") else factor.replace("E", "(L+1)")
+    """A factor as people write it: T and E by what they are in this kind of call, where that is a plain thing."""
+    if call == "whole":
+        return factor.replace("T", "L").replace("E", "L")
+    cached = {"last": "L", "decode": "(L + 1)"}.get(call, "E")
+    return factor.replace("E", cached).replace("⌈(L + 1)/", "⌈(L+1)/")
 
 
 def form_text(coefficients: tuple[int, ...], columns: tuple[tuple[str, ...], ...], call: Call) -> str:

@@ -19,7 +19,7 @@ from analysis.forms import ROUNDED, Call, Domain, Ints, call_factors, design
 
 MOST_PARTS = 4000
 SAMPLES = 4096
-SCALE = 1024  # 64 · 16: with it all corners are whole numbers
+SCALE = 512  # 64 · 8: with it all corners are whole numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class Space:
         for name, (_, size) in ROUNDED.items():
             if any(name in column for column in self.columns):
                 single = contexts[0] == contexts[1]
-                exact = -int(contexts[0] if cached and (tokens or name == "⌈E/16⌉") else ends[name[1]][0]) % size
+                exact = -int(contexts[0] if cached and (tokens or name == "⌈E/8⌉") else ends[name[1]][0]) % size
                 ranges[name] = (exact,) if single else (0, size - 1)
         return ranges
 
@@ -148,7 +148,7 @@ def _parts(
         looked_at += 1
         if (b0, l0) == (b1, l1) or looked_at > MOST_PARTS:
             if len(space.inside(np.array([b0]), np.array([l0]))) or looked_at > MOST_PARTS:
-                yield {i: (b0, l0) for i in unknown}
+                yield dict.fromkeys(unknown, (b0, l0))
             continue
         parts += [(b, c, left) for b, c in _halves(b0, b1, l0, l1)]
 

@@ -13,8 +13,8 @@ from analysis.solve import NotAForm, Solver
 from harness.events import Allocation, EventLog
 
 DIMENSION_COLUMNS: tuple[tuple[str, ...], ...] = (
-    (), ("L",), ("B",), ("T",), ("E",), ("⌈T/64⌉",), ("⌈E/16⌉",), ("B", "L"), ("B", "T"), ("B", "⌈T/64⌉"), ("B", "E"),
-    ("B", "⌈E/16⌉"), ("T", "E"), ("B", "T", "E"),
+    (), ("L",), ("B",), ("T",), ("E",), ("⌈T/64⌉",), ("⌈E/8⌉",), ("B", "L"), ("B", "T"), ("B", "⌈T/64⌉"), ("B", "E"),
+    ("B", "⌈E/8⌉"), ("T", "E"), ("B", "T", "E"),
 )  # fmt: skip
 
 
@@ -120,9 +120,7 @@ def _live(solved: Solved) -> Ints:
 
 
 def _piece(solved: Solved, event: int, shape: tuple[int, int], lines: dict[Line, int]) -> Piece:
-    alive = [
-        i for i, a in enumerate(solved.log.allocations) if a.born <= event and (a.died is None or a.died > event)
-    ]
+    alive = [i for i, a in enumerate(solved.log.allocations) if a.born <= event and (a.died is None or a.died > event)]
     newest = max((solved.log.allocations[i] for i in alive), key=lambda a: a.born)
     ledger = _ledger(solved, alive)
     return Piece(

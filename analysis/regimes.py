@@ -59,7 +59,7 @@ def _changes(kind: Callable[[int], str], low: int, high: int) -> Iterator[int]:
 
 
 def with_mask(number: int, padded: bool) -> int:
-    """The ``number``-th (from 0) count of cached tokens that is a multiple of 16, or, ``padded``, that is none."""
+    """The ``number``-th (from 0) count of cached tokens that is a multiple of 8, or, ``padded``, that is none."""
     if not padded:
         return (number + 1) * MASK_TOKENS
     return number // (MASK_TOKENS - 1) * MASK_TOKENS + number % (MASK_TOKENS - 1) + 1

@@ -36,7 +36,9 @@ def pivot_rows_and_columns(matrix: Ints) -> tuple[tuple[int, ...], tuple[int, ..
 def inverse(matrix: Sequence[Sequence[int]]) -> list[list[Fraction]]:
     """The inverse of a regular matrix, exactly (Gauss and Jordan)."""
     size = len(matrix)
-    work = [[Fraction(int(v)) for v in row] + [Fraction(int(i == j)) for j in range(size)] for i, row in enumerate(matrix)]
+    work = [
+        [Fraction(int(v)) for v in row] + [Fraction(int(i == j)) for j in range(size)] for i, row in enumerate(matrix)
+    ]
     for column in range(size):
         pivot = next(r for r in range(column, size) if work[r][column])
         work[column], work[pivot] = work[pivot], work[column]

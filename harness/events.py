@@ -4,7 +4,7 @@ A run is a sequence of events, numbered from 0: the birth or the death of one st
 :class:`Allocation` carries the numbers of its two events, its size, and what made it: the op, the module that was
 running and the source line. Storages that exist before the run (weights, or the cache before a decode step) are
 born first. ``marks`` name event numbers: the log of a workload has "start" (the baseline and, for a decode, the
-cache are alive; inputs too) and "end" (the forward pass has returned).
+cache are alive; inputs too), "call 1" and so on (the model is called) and "end" (the last call has returned).
 
 Sizes are the bytes of the storage as asked for; no allocator rounding. Host tensors (those that a card would not
 hold) are not in the log.
