@@ -23,7 +23,7 @@ from harness.records import Configuration, Phase
 WORKERS = 2
 VariantOption = Annotated[
     list[str] | None,
-    typer.Option(help='Such as "text", "default-static", "text-chunk2048"; default: default and text.'),
+    typer.Option(help='Such as "text", "default-static", "text-chunk2048"; else default and text.'),
 ]
 ModelOption = Annotated[str, typer.Option(help="Name in configs/models, or path of a config.json.")]
 ResultsOption = Annotated[Path, typer.Option(help="Folder of the results.")]

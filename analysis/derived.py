@@ -1,4 +1,4 @@
-"""The derived formula: what a program allocates at its peak and holds afterwards, to the byte, at any batch and context.
+"""The derived formula: what a program has allocated at its peak and holds afterwards, to the byte, at any shape.
 
 A file holds one phase of one configuration in one software set. Its regimes are the parts of the plane of shapes in
 which the sequence of allocations is one and the same; each has its form for what is held and, for the peak, the few

@@ -45,12 +45,15 @@ def moves(old: Derived, new: Derived) -> tuple[Move, ...]:
     return tuple(found)
 
 
+def _place(regime: Regime) -> tuple[object, ...]:
+    return regime.call, regime.domain, regime.columns
+
+
 def _same_point(piece: Piece, among: list[Piece]) -> Piece | None:
-    """The piece of the same op in the same file and part of the model; else one of the same file."""
-    for sign in (lambda p: (p.op, _file(p.source), p.module.split(".")[-1:]), lambda p: (p.op, _file(p.source))):
-        if same := [p for p in among if sign(p) == sign(piece)]:  # type: ignore[no-untyped-call]
-            return same[0]
-    return None
+    """The piece of the same op in the same file and part of the model; else one of the same op and file."""
+    alike = [p for p in among if (p.op, _file(p.source)) == (piece.op, _file(piece.source))]
+    same = [p for p in alike if p.module.split(".")[-1:] == piece.module.split(".")[-1:]]
+    return next(iter(same or alike), None)
 
 
 def _file(source: str) -> str:
@@ -107,7 +110,8 @@ def _move_text(old: Derived, new: Derived, move: Move) -> Iterator[str]:
     for sign, lines in (("went", move.went), ("came", move.came)):
         for line in lines:
             form = form_text(line.coefficients, regime.columns, regime.call)
-            yield f"     {sign}: {line.count} × {line.op} {line.shape} {line.dtype}, {form}   {line.source} ({line.group})"
+            what = f"{line.count} × {line.op} {line.shape} {line.dtype}"
+            yield f"     {sign}: {what}, {form}   {line.source} ({line.group})"
 
 
 def _difference(before: tuple[int, ...], after: tuple[int, ...], regime: Regime) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 from analysis.forms import MASK_TOKENS, MOST_BATCH, MOST_CONTEXT_TOKENS
 from harness.events import EventLog
@@ -32,7 +33,7 @@ def ranges(kind: Callable[[int], str], probes: Sequence[int]) -> tuple[tuple[int
     :class:`NoRanges` if a kind comes back after another one, or if there are too many.
     """
     changes: list[int] = []
-    for low, high in zip(probes, probes[1:], strict=False):
+    for low, high in pairwise(probes):
         for change in _changes(kind, low, high):
             changes.append(change)
             _check(kind, probes[0], changes)

@@ -1,4 +1,4 @@
-"""Exact solves: the whole coefficients that reproduce sizes seen at several shapes, or the reason why there are none."""
+"""Exact solves: the whole coefficients that reproduce sizes seen at several shapes, or why there are none."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -76,7 +76,8 @@ class Solver:
             row, index = np.argwhere(again != distinct)[0]
             event = int(np.argmax(where == index))
             raise NotAForm(
-                f"number {event}: {distinct[row, index]:,} at shape {row}, the form of the others says {again[row, index]:,}"
+                f"number {event}: {distinct[row, index]:,} at shape {row}, "
+                f"the form of the others says {again[row, index]:,}"
             )
         return solved[where.reshape(-1)]
 
