@@ -38,9 +38,9 @@ def group_of(a: Allocation) -> str:
         return STAGES[stage]
     if "masking_utils" in a.source:
         return ATTENTION
-    integers = a.dtype.startswith("int")
     # Token ids are made by the harness; positions by the model itself, before the first layer.
-    return INPUTS if integers and (a.source.startswith(HARNESS_SOURCE) or "." not in a.module) else OTHER
+    before_layers = a.source.startswith(HARNESS_SOURCE) or ".layers." not in a.module
+    return INPUTS if a.dtype.startswith("int") and before_layers else OTHER
 
 
 def _cached(a: Allocation) -> str:

@@ -21,7 +21,9 @@ class NotReplayed(RuntimeError):
 class Replays(Protocol):
     """Where event logs come from."""
 
-    environment: Environment
+    @property
+    def environment(self) -> Environment:
+        """What they run on."""
 
     def log(self, workload: Workload) -> EventLog:
         """The workload's event log; :class:`NotReplayed` if there is none."""

@@ -2,7 +2,8 @@
 
 Commands are objects with a field "do": "describe", "standard", "build", "kernels", "measure" or "log". Every answer
 is an object with the field "answer", or "out_of_memory" or "error" where the command failed; after either the parent
-ends the process, since an exception keeps the tensors of its frames alive. Whatever libraries print goes to standard error.
+ends the process, since an exception keeps the tensors of its frames alive. Whatever libraries print goes to standard
+error.
 """
 
 import ctypes
