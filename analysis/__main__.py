@@ -1,4 +1,4 @@
-"""``python -m analysis``: judge a results file, or store a calibration made from one.
+"""``python -m analysis``: judge a results file, store a calibration made from one, derive the formula of a program.
 
 Exit codes: 0 in agreement; 1 drift, inconclusive or unidentifiable; 2 bad input; 3 environment not as asked.
 """
@@ -20,9 +20,15 @@ from analysis.calibration import (
     read_calibration,
     write_calibration,
 )
+from analysis.derive_cli import derive_model, explain_change, print_ledger, verify_formulas
+from analysis.derived import OtherProgram, OutsideDomain
+from analysis.derived_files import DerivedError, UnknownVariant
 from analysis.drift import all_fitted_terms, judge, out_of_memory
 from analysis.evidence import MixedError
 from analysis.model import ConfigError, Shapes, read_shapes
+from analysis.moves import NotComparable
+from analysis.pieces import NotDerived
+from analysis.replays import NotReplayed
 from analysis.verdict import (
     AGREEMENT,
     BAD_INPUT,
@@ -34,6 +40,7 @@ from analysis.verdict import (
 )
 from harness.records import RecordError, ResultsFile, read
 
+DERIVED_ERRORS = (DerivedError, NotComparable, NotReplayed, OutsideDomain, UnknownVariant)
 REPOSITORY = Path(__file__).parents[1]
 KINDS = {DISAGREEMENT: "refused", BAD_INPUT: "bad input", WRONG_ENVIRONMENT: "environment not as asked"}
 
@@ -115,11 +122,11 @@ def clear_errors() -> Iterator[None]:
     """Ends the command with one line on stderr and the documented exit code where the input is at fault."""
     try:
         yield
-    except WrongEnvironment as error:
+    except (WrongEnvironment, OtherProgram) as error:
         code, message = WRONG_ENVIRONMENT, str(error)
-    except NotCalibrated as error:
+    except (NotCalibrated, NotDerived) as error:
         code, message = DISAGREEMENT, str(error)
-    except (CalibrationError, ConfigError, MixedError, RecordError) as error:
+    except (CalibrationError, ConfigError, MixedError, RecordError, *DERIVED_ERRORS) as error:
         code, message = BAD_INPUT, str(error)
     except UnicodeDecodeError as error:
         code, message = BAD_INPUT, f"not a results file: not UTF-8 text ({error.reason} at byte {error.start})"
@@ -187,6 +194,15 @@ def calibration_of(file: Path) -> tuple[Path, Calibration, ResultsFile, tuple[Ve
     shapes, _ = shapes_for(results, None)
     path, verdicts = calibration_path(results), judge(results, shapes)
     return path, make_calibration(results, all_fitted_terms(results), verdicts, path.name), results, verdicts
+
+
+for _name, _command in (
+    ("derive", derive_model),
+    ("verify", verify_formulas),
+    ("ledger", print_ledger),
+    ("explain", explain_change),
+):
+    app.command(_name)(clear_errors()(_command))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """``python -m harness``: runs campaigns, and writes event logs. ``--help`` says how; the README, what comes of it."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import typer
 from rich.console import Console
@@ -16,7 +17,8 @@ from harness.gpus import Gpu, identified, labelled, read_gpus
 from harness.grid import Grid, named_file, read_grid
 from harness.inputs import InputError, WrongEnvironment
 from harness.models import checkpoint_of, model_file, sha256_of
-from harness.records import Environment, RecordError, Workload, encode, read
+from harness.records import Environment, ModelClass, RecordError, Workload, encode, read
+from harness.replay import Replays, serve
 from harness.results import open_results, results_path
 from harness.runner import (
     BUILD_DEADLINE_S,
@@ -241,6 +243,26 @@ def log(
             Path(out).write_text(text, encoding="utf-8")
         else:
             sys.stdout.write(text)
+
+
+@app.command()
+def logs(
+    model: ModelOption = DEFAULT_MODEL,
+    fake: FakeOption = DEFAULT_FAKE,
+    model_class: Annotated[str, typer.Option(help="The class that is built first.")] = "",
+) -> None:
+    """Replay workloads for another program: requests on standard input, answers on standard output.
+
+    harness/replay.py says what the lines are.
+    """
+    with exits():
+        plan, _ = _plan("", fake, model, DEFAULT_GRID, "", 0)
+        configuration = plan.grid.workloads[0].configuration
+        if model_class:
+            if model_class not in get_args(ModelClass):
+                raise InputError(f"--model-class is {' or '.join(get_args(ModelClass))}, got {model_class!r}")
+            configuration = dataclasses.replace(configuration, model_class=cast(ModelClass, model_class))
+        serve(Replays(plan), configuration, sys.stdin, sys.stdout)
 
 
 def _event_log(plan: Plan, like: Workload, context: int, batch: int) -> Any:

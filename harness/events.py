@@ -4,14 +4,16 @@ A run is a sequence of events, numbered from 0: the birth or the death of one st
 :class:`Allocation` carries the numbers of its two events, its size, and what made it: the op, the module that was
 running and the source line. Storages that exist before the run (weights, or the cache before a decode step) are
 born first. ``marks`` name event numbers: the log of a workload has "start" (the baseline and, for a decode, the
-cache are alive; inputs too) and "end" (the forward pass has returned).
+cache are alive; inputs too), "call 1" and so on (the model is called) and "end" (the last call has returned).
 
 Sizes are the bytes of the storage as asked for; no allocator rounding. Host tensors (those that a card would not
 hold) are not in the log.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 from harness.records import LiveTensor
 
@@ -89,3 +91,56 @@ def stage_of(module: str) -> str:
         below = parts[parts.index("layers") + 2 :]
         return below[0] if below else "layer"
     return parts[-1] or "model"
+
+
+def pack(log: EventLog) -> dict[str, Any]:
+    """The log in a form for passing between processes: one list a field, texts and shapes as numbers of a table."""
+    texts, shapes = _Table(), _Table()
+    allocations = log.allocations
+    return {
+        "born": [a.born for a in allocations],
+        "died": [a.died for a in allocations],
+        "bytes": [a.bytes for a in allocations],
+        "shape": shapes.numbers(a.shape for a in allocations),
+        "dtype": texts.numbers(a.dtype for a in allocations),
+        "op": texts.numbers(a.op for a in allocations),
+        "module": texts.numbers(a.module for a in allocations),
+        "source": texts.numbers(a.source for a in allocations),
+        "texts": list(texts.values),
+        "shapes": [list(shape) for shape in shapes.values],
+        "events": log.events,
+        "marks": log.marks,
+    }
+
+
+def unpack(packed: dict[str, Any]) -> EventLog:
+    """The log that :func:`pack` was given."""
+    texts, shapes = packed["texts"], [tuple(shape) for shape in packed["shapes"]]
+    fields = [packed[name] for name in ("born", "died", "bytes", "shape", "dtype", "op", "module", "source")]
+    return EventLog(
+        allocations=tuple(
+            Allocation(
+                born=born,
+                died=died,
+                bytes=size,
+                shape=shapes[shape],
+                dtype=texts[dtype],
+                op=texts[op],
+                module=texts[module],
+                source=texts[source],
+            )
+            for born, died, size, shape, dtype, op, module, source in zip(*fields, strict=True)
+        ),
+        events=packed["events"],
+        marks=packed["marks"],
+    )
+
+
+class _Table:
+    """Values numbered in the order in which they were first met."""
+
+    def __init__(self) -> None:
+        self.values: dict[Any, int] = {}
+
+    def numbers(self, items: Iterable[Any]) -> list[int]:
+        return [self.values.setdefault(item, len(self.values)) for item in items]

@@ -105,7 +105,7 @@ def event_log(loaded: runtime.Loaded, workload: Workload, filled: bool = True) -
         live = runtime.prepare(loaded, workload, filled)
         device.release()
         recording.start()
-        runtime.forward(loaded, workload, live)
+        runtime.forward(loaded, workload, live, recording.call)
         recording.finish()
         log = recording.log()
         del live

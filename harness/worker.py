@@ -1,8 +1,9 @@
 """The child process: builds one model and measures workloads as it is told, one JSON line in, one out.
 
-Commands are objects with a field "do": "describe", "standard", "build", "measure" or "log". Every answer is an object
-with the field "answer", or "out_of_memory" or "error" where the command failed; after either the parent ends the
-process, since an exception keeps the tensors of its frames alive. Whatever libraries print goes to standard error.
+Commands are objects with a field "do": "describe", "standard", "build", "kernels", "measure" or "log". Every answer
+is an object with the field "answer", or "out_of_memory" or "error" where the command failed; after either the parent
+ends the process, since an exception keeps the tensors of its frames alive. Whatever libraries print goes to standard
+error.
 """
 
 import ctypes
@@ -18,8 +19,9 @@ from typing import Any, TextIO
 
 from harness.devices import Device
 from harness.devices.choose import OutOfMemoryError, device_of
+from harness.events import EventLog, pack
 from harness.gpus import Gpu
-from harness.measure import Progress, event_log, measure
+from harness.measure import Progress, event_log, measure, observed_kernels
 from harness.records import (
     Configuration,
     Kernels,
@@ -78,8 +80,11 @@ class Worker:
                 return self._build()
             case "measure":
                 return self._measure(decode(Workload, command["workload"]))
+            case "kernels":
+                return encode(self._observed(decode(Workload, command["workload"])))
             case "log":
-                return self._log(decode(Workload, command["workload"]), command.get("filled", True))
+                log = self._log(decode(Workload, command["workload"]), command.get("filled", True))
+                return pack(log) if command.get("packed") else encode(log)
         raise ValueError(f"unknown command {command!r}")
 
     def _build(self) -> None:
@@ -89,18 +94,25 @@ class Worker:
         self.device.release()
         gc.freeze()
 
-    def _measure(self, workload: Workload) -> Any:
+    def _built(self) -> runtime.Loaded:
         if self._loaded is None:
             raise ValueError("no model is built")
+        return self._loaded
+
+    def _observed(self, workload: Workload) -> Kernels:
         key = (workload.configuration, workload.phase)
-        measured = measure(self._loaded, workload, self.progress, self._kernels.get(key))
+        if key not in self._kernels:
+            self._kernels[key] = observed_kernels(self._built(), workload)
+        return self._kernels[key]
+
+    def _measure(self, workload: Workload) -> Any:
+        key = (workload.configuration, workload.phase)
+        measured = measure(self._built(), workload, self.progress, self._kernels.get(key))
         self._kernels[key] = measured.kernels
         return encode(measured)
 
-    def _log(self, workload: Workload, filled: bool) -> Any:
-        if self._loaded is None:
-            raise ValueError("no model is built")
-        return encode(event_log(self._loaded, workload, filled))
+    def _log(self, workload: Workload, filled: bool) -> EventLog:
+        return event_log(self._built(), workload, filled)
 
     def out_of_memory(self) -> OutOfMemory:
         """The record of the failure that was just caught."""

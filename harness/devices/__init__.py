@@ -16,6 +16,9 @@ class Recording(Protocol):
     def start(self) -> None:
         """The forward pass begins: forget the peak so far."""
 
+    def call(self) -> None:
+        """One call of the model begins: a chunked prefill makes several."""
+
     def finish(self) -> tuple[Peak, PeakSite]:
         """The forward pass has returned and its outputs are alive: its peaks, and what was running at the highest."""
 

@@ -202,6 +202,9 @@ class CudaRecording:
         self._peak_bytes = _stat("requested_bytes", "peak")
         self._retries = int(torch.cuda.memory_stats()["num_alloc_retries"])
 
+    def call(self) -> None:
+        """See :class:`harness.devices.Recording`; the counters do not tell calls apart."""
+
     def finish(self) -> tuple[Peak, PeakSite]:
         """See :class:`harness.devices.Recording`.
 

@@ -38,6 +38,7 @@ class Recorder(TorchDispatchMode):
         self._events = 0
         self._live_bytes = 0
         self._hooks: list[Any] = []
+        self._calls = 0
         self.marks: dict[str, int] = {}
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             self._see(tensor, "resident", name, "")
@@ -116,6 +117,11 @@ class Recorder(TorchDispatchMode):
     def start(self) -> None:
         """See :class:`harness.devices.Recording`."""
         self.mark("start")
+
+    def call(self) -> None:
+        """See :class:`harness.devices.Recording`; marked as "call 1" and so on."""
+        self._calls += 1
+        self.mark(f"call {self._calls}")
 
     def finish(self) -> tuple[Peak, PeakSite]:
         """See :class:`harness.devices.Recording`; the site is complete here."""

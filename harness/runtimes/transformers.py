@@ -181,12 +181,13 @@ def _fill(loaded: Loaded, workload: Workload, cache: Any) -> None:
             cache.update_recurrent_state(state, index)
 
 
-def forward(loaded: Loaded, workload: Workload, live: Live) -> None:
-    """Runs the phase; the kept logits are left in ``live``."""
+def forward(loaded: Loaded, workload: Workload, live: Live, before_call: Callable[[], None] = lambda: None) -> None:
+    """Runs the phase; the kept logits are left in ``live``. A chunked prefill calls the model several times."""
     keep = 1 if workload.phase == "decode" or workload.configuration.logits == "last" else 0
     chunk = workload.configuration.prefill_chunk_tokens if workload.phase == "prefill" else 0
     pieces = live.input_ids.split(chunk, dim=1) if chunk else (live.input_ids,)
     for piece in pieces:
+        before_call()
         kept = live.logits if keep == 0 else ()
         live.logits = kept
         live.logits = (*kept, _call(loaded, piece, live.cache, logits_to_keep=keep))

@@ -1,0 +1,221 @@
+"""The derived formula: what a program has allocated at its peak and holds afterwards, to the byte, at any shape.
+
+A file holds one phase of one configuration in one software set. Its regimes are the parts of the plane of shapes in
+which the sequence of allocations is one and the same; each has its form for what is held and, for the peak, the few
+forms of which the largest one is the peak. Nothing is said of a shape outside every regime, or of another program.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analysis.forms import Call, Domain, Ints, call_factors, design
+from harness.records import Configuration, Environment, Kernels, Phase, Workload, encode
+
+PROGRAM_FIELDS = ("gpu_capability", "torch", "transformers", "triton", "fla", "causal_conv1d", "config_sha256")
+
+
+class OutsideDomain(ValueError):
+    """A shape of which the formula says nothing."""
+
+
+class OtherProgram(ValueError):
+    """A workload of another program than the formula was derived from; the message says in what they differ."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """Tensors of one origin alive at one point: one line of its ledger.
+
+    module: with "*" for the number of the layer. shape: of one tensor, in B, L, T and E. coefficients: bytes of all
+    ``count`` tensors together, a number a column of the regime.
+    """
+
+    group: str
+    module: str
+    op: str
+    source: str
+    dtype: str
+    shape: str
+    count: int
+    coefficients: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A point of the program: the bytes alive there as a form, what was running, and every tensor alive.
+
+    batch, context_tokens: a shape at which this piece is the peak. lines: numbers in :attr:`Derived.lines`.
+    """
+
+    coefficients: tuple[int, ...]
+    module: str
+    op: str
+    source: str
+    batch: int
+    context_tokens: int
+    lines: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regime:
+    """Shapes with one sequence of events. held: after the phase, ``None`` for a call that is not the phase's last.
+
+    logs, checks: shapes replayed, and how many of them the solve did not need.
+    """
+
+    call: Call
+    domain: Domain
+    columns: tuple[tuple[str, ...], ...]
+    held: Piece | None
+    peak: tuple[Piece, ...]
+    logs: int
+    checks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived:
+    """The formula of one phase of one program. name: of its own file, "" before it has one. key: what it holds for."""
+
+    name: str
+    key: str
+    environment: Environment
+    configuration: Configuration
+    phase: Phase
+    kernels: Kernels
+    lines: tuple[Line, ...]
+    regimes: tuple[Regime, ...]
+
+    @property
+    def origin(self) -> str:
+        """How a verdict names it."""
+        return f"derived {self.name} {self.key}"
+
+    def peak_bytes(self, batch: int, context_tokens: int) -> int:
+        """Requested bytes at the peak; :class:`OutsideDomain` for a shape that no regime contains."""
+        return int(self.peaks_bytes(np.array([batch]), np.array([context_tokens]))[0])
+
+    def held_bytes(self, batch: int, context_tokens: int) -> int:
+        """Requested bytes after the phase; :class:`OutsideDomain` for a shape that no regime contains."""
+        return int(self.helds_bytes(np.array([batch]), np.array([context_tokens]))[0])
+
+    def peaks_bytes(self, batches: Ints, contexts: Ints) -> Ints:
+        """:meth:`peak_bytes` of many shapes at once."""
+        return self._largest(batches, contexts, held=False)
+
+    def helds_bytes(self, batches: Ints, contexts: Ints) -> Ints:
+        """:meth:`held_bytes` of many shapes at once."""
+        return self._largest(batches, contexts, held=True)
+
+    def _largest(self, batches: Ints, contexts: Ints, held: bool) -> Ints:
+        batches, contexts = (np.asarray(a, dtype=np.int64) for a in (batches, contexts))
+        largest = np.full(batches.shape, -1, dtype=np.int64)
+        missing = required_calls(self.configuration, self.phase, contexts)
+        chunk = self.configuration.prefill_chunk_tokens
+        for regime in self.regimes:
+            needed = missing[regime.call]
+            inside, factors = _inside(regime, chunk, batches, contexts, needed)
+            if not inside.any():
+                continue
+            pieces = regime.peak if not held else (regime.held,) if regime.held else ()
+            for piece in pieces:
+                value = _evaluate(piece, regime, factors)
+                largest[inside] = np.maximum(largest[inside], value)
+            missing[regime.call] = needed & ~inside
+        self._refuse(missing, batches, contexts)
+        return largest
+
+    def _refuse(self, missing: dict[Call, Any], batches: Ints, contexts: Ints) -> None:
+        for call, where in missing.items():
+            if where.any():
+                at = int(np.argmax(where))
+                raise OutsideDomain(
+                    f"{self.origin}: B={batches[at]:,}, L={contexts[at]:,} is outside its domain ("
+                    + "; ".join(r.domain.label for r in self.regimes if r.call == call)
+                    + ")"
+                )
+
+    def leading(self, batch: int, context_tokens: int) -> tuple[Regime, Piece]:
+        """The piece that is the peak at a shape, and its regime."""
+        at = np.array([batch]), np.array([context_tokens])
+        chunk = self.configuration.prefill_chunk_tokens
+        needed = required_calls(self.configuration, self.phase, at[1])
+        self.peaks_bytes(*at)
+        found = []
+        for regime in self.regimes:
+            inside, factors = _inside(regime, chunk, *at, needed[regime.call])
+            if inside.any():
+                found += [(int(_evaluate(p, regime, factors)[0]), regime, p) for p in regime.peak]
+        _, regime, piece = max(found, key=lambda entry: entry[0])
+        return regime, piece
+
+    def check(self, workload: Workload, environment: Environment, kernels: Kernels | None) -> None:
+        """:class:`OtherProgram` unless the workload is one of the program that the formula was derived from."""
+        differing = [
+            f"{name} is {theirs!r}, the formula's is {ours!r}"
+            for name, ours, theirs in (
+                ("phase", self.phase, workload.phase),
+                *_fields(self.configuration, workload.configuration),
+                *((n, getattr(self.environment, n), getattr(environment, n)) for n in PROGRAM_FIELDS),
+                *(_fields(self.kernels, kernels) if kernels else ()),
+            )
+            if ours != theirs
+        ]
+        if differing:
+            raise OtherProgram(f"{self.origin}: {'; '.join(differing)}")
+
+
+def _fields(ours: Any, theirs: Any) -> Iterable[tuple[str, Any, Any]]:
+    return ((name, getattr(ours, name), getattr(theirs, name)) for name in ours.__dataclass_fields__)
+
+
+def required_calls(configuration: Configuration, phase: Phase, contexts: Ints) -> dict[Call, Any]:
+    """For each kind of call, at which contexts it must be known for the peak to be known.
+
+    Of a chunked prefill's full calls the last one is enough: a later one has the same tensors and more cached
+    tokens (the derivation checks that no coefficient of these is negative).
+    """
+    chunk = configuration.prefill_chunk_tokens
+    everywhere = np.ones(contexts.shape, dtype=bool)
+    if phase == "decode":
+        return {"decode": everywhere}
+    if not chunk:
+        return {"whole": everywhere}
+    several = contexts > chunk
+    full = several & (contexts // chunk >= 2) & (contexts % chunk > 0)
+    return {"whole": ~several, "first": several, "full": full, "last": several}
+
+
+def _inside(regime: Regime, chunk: int, batches: Ints, contexts: Ints, needed: Any) -> tuple[Any, dict[str, Ints]]:
+    """Which of the needed shapes the regime contains, and their factors."""
+    factors = call_factors(regime.call, chunk, batches, contexts)
+    inside = needed & regime.domain.contains(factors)
+    return inside, {name: values[inside] for name, values in factors.items()}
+
+
+def _evaluate(piece: Piece, regime: Regime, factors: dict[str, Ints]) -> Ints:
+    value = np.zeros(factors["B"].shape, dtype=np.int64)
+    for coefficient, column in zip(piece.coefficients, regime.columns, strict=True):
+        if coefficient:
+            term = np.full_like(value, coefficient)
+            for factor in column:
+                term = term * factors[factor]
+            value += term
+    return value
+
+
+def point_bytes(piece: Piece | Line, regime: Regime, chunk: int, batch: int, context_tokens: int) -> int:
+    """Bytes of a piece, or of a line of its ledger, at one shape."""
+    factors = call_factors(regime.call, chunk, np.array([batch]), np.array([context_tokens]))
+    return int(design(regime.columns, factors)[0] @ np.array(piece.coefficients))
+
+
+def derived_key(environment: Environment, configuration: Configuration, phase: Phase, kernels: Kernels) -> str:
+    """First 12 hex digits of the SHA-256 of everything that decides the program."""
+    program = {name: getattr(environment, name) for name in PROGRAM_FIELDS}
+    values = [program, encode(configuration), phase, encode(kernels)]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]

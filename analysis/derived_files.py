@@ -1,0 +1,118 @@
+"""The files of derived formulas: how they are named, written and read, and the configuration that a name stands for.
+
+Schema history
+    1  the first published layout
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from analysis.derived import Derived, derived_key
+from harness.records import Configuration, Phase, RecordError, decode, encode
+
+SCHEMA = 1
+MODEL_CLASSES = {"text": "Qwen3_5ForCausalLM", "default": "Qwen3_5ForConditionalGeneration"}
+PLAIN = {"dtype": "bfloat16", "kernels": "fla", "attention": "sdpa", "cache": "dynamic", "logits": "last"}
+WORDS = {
+    "float16": {"dtype": "float16"},
+    "float32": {"dtype": "float32"},
+    "reference": {"kernels": "torch"},
+    "eager": {"attention": "eager"},
+    "static": {"cache": "static"},
+    "logits": {"logits": "all"},
+}
+
+
+class DerivedError(ValueError):
+    """A derived formula that can't be read; the message starts with its file."""
+
+
+class UnknownVariant(ValueError):
+    """A variant's name with a word that is none."""
+
+
+def configuration_of(model: str, variant: str) -> Configuration:
+    """The configuration that a variant's name stands for, such as "text", "default-static" or "text-chunk2048"."""
+    first, *words = variant.split("-")
+    fields: dict[str, Any] = {**PLAIN, "prefill_chunk_tokens": 0}
+    for word in words:
+        if word.startswith("chunk") and word[5:].isdigit() and int(word[5:]):
+            fields["prefill_chunk_tokens"] = int(word[5:])
+        elif word in WORDS:
+            fields |= WORDS[word]
+        else:
+            raise UnknownVariant(f"variant {variant!r}: {word!r} is none of {', '.join(WORDS)}, chunk<tokens>")
+    if first not in MODEL_CLASSES:
+        raise UnknownVariant(f"variant {variant!r} starts with {first!r}, not with {' or '.join(MODEL_CLASSES)}")
+    return Configuration(model=model, model_class=MODEL_CLASSES[first], **fields)  # type: ignore[arg-type]
+
+
+def variant_of(configuration: Configuration) -> str:
+    """The name that :func:`configuration_of` reads."""
+    first = next(name for name, cls in MODEL_CLASSES.items() if cls == configuration.model_class)
+    words = [w for w, f in WORDS.items() if all(getattr(configuration, n) == v for n, v in f.items())]
+    chunk = configuration.prefill_chunk_tokens
+    return "-".join([first, *words, *([f"chunk{chunk}"] if chunk else [])])
+
+
+def phases_of(configuration: Configuration) -> tuple[Phase, ...]:
+    """The phases that a configuration has a formula of: a decode keeps one token's logits and has no prefill."""
+    prefill_only = configuration.logits == "all" or configuration.prefill_chunk_tokens
+    return ("prefill",) if prefill_only else ("prefill", "decode")
+
+
+def derived_path(results: Path, derived: Derived) -> Path:
+    """Where a formula belongs."""
+    name = f"{derived.configuration.model}.{variant_of(derived.configuration)}.{derived.phase}.{derived.key}.json"
+    return results / derived.environment.gpu_label / "derived" / name
+
+
+def to_json(derived: Derived) -> str:
+    """The file's text; a line of text a tensor's origin, a piece or a regime, so that changes can be read."""
+    data = {"schema": SCHEMA, **encode(derived)}
+    del data["name"]
+    lines, regimes = data.pop("lines"), data.pop("regimes")
+    head = json.dumps(data, ensure_ascii=False, indent=1)[:-2]
+    return f'{head},\n "lines": [\n{_rows(lines)}\n ],\n "regimes": [\n{_rows(regimes)}\n ]\n}}\n'
+
+
+def _rows(items: list[Any]) -> str:
+    return ",\n".join("  " + json.dumps(item, ensure_ascii=False) for item in items)
+
+
+def write_derived(derived: Derived, path: Path) -> None:
+    """Puts the file in place in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(to_json(derived), encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_derived(path: Path) -> Derived:
+    """A stored formula; :class:`DerivedError` names the file and what in it is not as written."""
+    try:
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DerivedError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno})") from error
+    except UnicodeDecodeError as error:
+        raise DerivedError(f"{path}: not a text file ({error.reason} at byte {error.start})") from error
+    schema = data.pop("schema", None) if isinstance(data, dict) else None
+    if schema != SCHEMA:
+        raise DerivedError(f"{path}: derived schema {schema!r}, but this version reads schema {SCHEMA}")
+    try:
+        derived: Derived = decode(Derived, {**data, "name": path.name}, str(path))
+    except RecordError as error:
+        raise DerivedError(str(error)) from error
+    if derived.key != derived_key(derived.environment, derived.configuration, derived.phase, derived.kernels):
+        raise DerivedError(f"{path}: the key is not that of the program; was the file edited?")
+    return derived
+
+
+def stored_formulas(folder: Path) -> tuple[Derived, ...]:
+    """All formulas of a folder, by name; none if there is no such folder."""
+    return tuple(read_derived(path) for path in sorted(folder.glob("*.json")))

@@ -1,0 +1,138 @@
+"""Linear forms in the shape of a workload, in whole numbers: what a form counts, and where it holds.
+
+A form is one whole number a column; a column is a product of factors of the shape. The factors of one call of the
+model: B sequences, T tokens fed to each, E tokens in the cache of each afterwards, and L, the workload's context.
+In a single-shot prefill T = E = L; in a decode step T = 1 and E = L + 1; only a chunked prefill needs them apart.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.records import Phase
+
+Ints = NDArray[np.int64]
+Call = Literal["whole", "decode", "first", "full", "last"]
+
+MOST_BATCH, MOST_CONTEXT_TOKENS = 1024, 1_048_576
+CHUNK_TOKENS = 64  # fla's chunk
+MASK_TOKENS = 8  # the memory-efficient attention reads a mask whose rows are padded to this
+ROUNDED = {"⌈T/64⌉": ("T", CHUNK_TOKENS), "⌈E/8⌉": ("E", MASK_TOKENS)}
+
+# In the order in which they are tried: a column that the shapes of a regime can't tell from earlier ones is left out.
+COLUMNS: tuple[tuple[str, ...], ...] = ((), ("B",), ("L",), ("B", "L"), ("B", "⌈T/64⌉"))
+MASK_COLUMNS = (("⌈E/8⌉",), ("B", "⌈E/8⌉"))
+PAST_COLUMNS = (("T",), ("E",), ("B", "T"), ("B", "E"), ("T", "E"), ("B", "T", "E"))
+PAST_MASK_COLUMNS = (("T", "⌈E/8⌉"), ("B", "T", "⌈E/8⌉"))
+
+
+def columns_of(call: Call, cache: str) -> tuple[tuple[str, ...], ...]:
+    """The columns that a call's sizes can be made of."""
+    columns = COLUMNS
+    if call in ("full", "last"):
+        columns += PAST_COLUMNS + MASK_COLUMNS + PAST_MASK_COLUMNS
+    elif cache == "static":
+        columns += MASK_COLUMNS
+    return columns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """The shape of a workload: one of the two axes' values each."""
+
+    batch: int
+    context_tokens: int
+
+
+def call_factors(call: Call, chunk: int, batch: Ints, context: Ints) -> dict[str, Ints]:
+    """Every factor at these shapes, for the call of that kind."""
+    tokens, cached = context, context
+    if call == "decode":
+        tokens, cached = np.ones_like(context), context + 1
+    elif call == "first":
+        tokens = cached = np.full_like(context, chunk)
+    elif call == "full":
+        tokens, cached = np.full_like(context, chunk), context // chunk * chunk
+    elif call == "last":
+        tokens = context - (-(-context // chunk) - 1) * chunk
+    factors = {"B": batch, "T": tokens, "E": cached, "L": context}
+    return factors | {name: -(-factors[of] // size) for name, (of, size) in ROUNDED.items()}
+
+
+def design(columns: tuple[tuple[str, ...], ...], factors: Mapping[str, Ints]) -> Ints:
+    """One row a shape, one number a column."""
+    ones = np.ones_like(factors["B"])
+    return np.stack([np.prod([ones, *(factors[f] for f in column)], axis=0) for column in columns], axis=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Domain:
+    """Where a form holds: whole ranges of batch and context, bounds included.
+
+    tokens: range of the tokens that the call feeds, for the last call of a chunked prefill; else the context's own.
+    padded_mask: whether the cached tokens are no multiple of 8, or ``None`` where that is of no account.
+    """
+
+    batches: tuple[int, ...]
+    contexts: tuple[int, ...]
+    tokens: tuple[int, ...]
+    padded_mask: bool | None
+
+    def contains(self, factors: Mapping[str, Ints]) -> NDArray[np.bool_]:
+        """Whether each shape is inside."""
+        inside: NDArray[np.bool_] = np.ones(factors["B"].shape, dtype=bool)
+        for name, limits in (("B", self.batches), ("L", self.contexts), ("T", self.tokens)):
+            inside &= (factors[name] >= limits[0]) & (factors[name] <= limits[1])
+        if self.padded_mask is not None:
+            inside &= (factors["E"] % MASK_TOKENS != 0) == self.padded_mask
+        return inside
+
+    @property
+    def label(self) -> str:
+        """The domain in words, such as "B 1–1,024, L 4–1,048,576"."""
+        parts = [f"B {_range(self.batches)}", f"L {_range(self.contexts)}"]
+        if self.tokens != self.contexts:
+            parts.append(f"T {_range(self.tokens)}")
+        if self.padded_mask is not None:
+            parts.append(f"E {'not ' if self.padded_mask else ''}a multiple of {MASK_TOKENS}")
+        return ", ".join(parts)
+
+
+def _range(limits: tuple[int, ...]) -> str:
+    low, high = limits
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
+
+
+def calls_of(phase: Phase, chunk: int) -> tuple[Call, ...]:
+    """The kinds of calls that a phase is made of, as far as they can hold its peak."""
+    if phase == "decode":
+        return ("decode",)
+    return ("whole", "first", "full", "last") if chunk else ("whole",)
+
+
+def column_label(column: tuple[str, ...], call: Call) -> str:
+    """A column as people write it: "B·⌈L/64⌉"."""
+    return "·".join(factor_label(f, call) for f in column) or "1"
+
+
+def factor_label(factor: str, call: Call) -> str:
+    """A factor as people write it: T and E by what they are in this kind of call, where that is a plain thing."""
+    if call == "whole":
+        return factor.replace("T", "L").replace("E", "L")
+    cached = {"last": "L", "decode": "(L + 1)"}.get(call, "E")
+    return factor.replace("E", cached).replace("⌈(L + 1)/", "⌈(L+1)/")
+
+
+def form_text(coefficients: tuple[int, ...], columns: tuple[tuple[str, ...], ...], call: Call) -> str:
+    """A form as a sum: "154,927,104·B + 242,976·B·L + 8·L"; terms without a part are left out."""
+    terms = [
+        f"{abs(value):,}" + (f"·{column_label(column, call)}" if column else "")
+        for value, column in zip(coefficients, columns, strict=True)
+        if value
+    ]
+    signs = ["−" if value < 0 else "+" for value in coefficients if value]
+    text = " ".join(f"{sign} {term}" for sign, term in zip(signs, terms, strict=True)).removeprefix("+ ")
+    return text or "0"

@@ -1,0 +1,84 @@
+"""Asks the harness for event logs: a process of its own, which has torch so that the analysis needs none."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.events import EventLog, unpack
+from harness.records import Environment, Kernels, Workload, decode, encode
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class NotReplayed(RuntimeError):
+    """A workload that the harness would not or could not replay; the message is the harness's."""
+
+
+class Replays(Protocol):
+    """Where event logs come from."""
+
+    @property
+    def environment(self) -> Environment:
+        """What they run on."""
+
+    def log(self, workload: Workload) -> EventLog:
+        """The workload's event log; :class:`NotReplayed` if there is none."""
+
+    def kernels(self, workload: Workload) -> Kernels:
+        """The implementations that the workload's configuration and phase really run."""
+
+
+class ReplayProcess:
+    """``python -m harness logs`` of one model, as a :class:`Replays`."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+        self.environment: Environment = decode(Environment, self._answer()["environment"])
+
+    def log(self, workload: Workload) -> EventLog:
+        """See :class:`Replays`."""
+        return unpack(self._ask("log", workload))
+
+    def kernels(self, workload: Workload) -> Kernels:
+        """See :class:`Replays`."""
+        return decode(Kernels, self._ask("kernels", workload))  # type: ignore[no-any-return]
+
+    def _ask(self, what: str, workload: Workload) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({what: encode(workload)}) + "\n")
+        self._process.stdin.flush()
+        answer = self._answer()
+        if "refused" in answer:
+            raise NotReplayed(answer["refused"])
+        return answer[what]
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise NotReplayed(self._last_words())
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _last_words(self) -> str:
+        assert self._process.stderr is not None
+        said = self._process.stderr.read().strip().splitlines()
+        return said[-1] if said else f"the harness ended with {self._process.wait()}"
+
+
+@contextmanager
+def replaying(model: str, fake: str, model_class: str) -> Iterator[ReplayProcess]:
+    """The harness, ready to replay a model (name or path of a config) as on the card ``fake``; ended at the end."""
+    command = [sys.executable, "-m", "harness", "logs", "--model", model, "--fake", fake, "--model-class", model_class]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield ReplayProcess(process)
+    finally:
+        # Its worker ends with it: the harness closes it when its standard input ends.
+        process.communicate()

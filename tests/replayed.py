@@ -1,0 +1,65 @@
+"""Replays of a model small enough to be replayed hundreds of times: four layers of the scaled-down one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from analysis.derived_files import configuration_of
+from analysis.replays import NotReplayed
+from harness.child import Child
+from harness.events import EventLog, unpack
+from harness.gpus import labelled, read_gpus
+from harness.grid import read_grid
+from harness.records import Configuration, Environment, Kernels, Workload, decode, encode
+from harness.replay import Replays
+from harness.runner import Plan
+from tests.conftest import CONFIGS, NANO
+
+LAYERS = 4
+SMALL = "qwen3.5-4l-nano"
+
+
+def small_config(folder: Path) -> Path:
+    """The config file of the small model."""
+    config = json.loads((CONFIGS / "models" / f"{NANO}.json").read_text(encoding="utf-8"))
+    text = config["text_config"]
+    text["num_hidden_layers"], text["layer_types"] = LAYERS, text["layer_types"][:LAYERS]
+    path = folder / f"{SMALL}.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return path
+
+
+class Answers:
+    """The harness's replays, asked without a process of its own between; see :class:`analysis.replays.Replays`."""
+
+    def __init__(self, config: Path, module: str = "harness.worker") -> None:
+        plan = Plan(
+            grid=read_grid(CONFIGS / "grids" / "default.toml", SMALL),
+            config_file=config,
+            device="fake",
+            answer_as=labelled(read_gpus(CONFIGS / "gpus.toml"), "h200")[0],
+            weights=None,
+            budget_s=0,
+        )
+        self.replays = Replays(plan, lambda order: Child(order, module))
+        self.environment: Environment = self.replays.environment(small("text"))
+
+    def log(self, workload: Workload) -> EventLog:
+        """The workload's event log."""
+        return unpack(self._ask("log", workload))
+
+    def kernels(self, workload: Workload) -> Kernels:
+        """The implementations that run."""
+        kernels: Kernels = decode(Kernels, self._ask("kernels", workload))
+        return kernels
+
+    def _ask(self, what: str, workload: Workload) -> Any:
+        answer = self.replays.answer({what: encode(workload)})
+        if "refused" in answer:
+            raise NotReplayed(answer["refused"])
+        return answer[what]
+
+
+def small(variant: str) -> Configuration:
+    """A configuration of the small model."""
+    return configuration_of(SMALL, variant)
