@@ -256,7 +256,7 @@ def logs(
     harness/replay.py says what the lines are.
     """
     with exits():
-        plan, _ = _plan("", fake, model, DEFAULT_GRID, "", 0)
+        plan, _ = _plan("", fake, model, DEFAULT_GRID, "", "0")
         configuration = plan.grid.workloads[0].configuration
         if model_class:
             if model_class not in get_args(ModelClass):
