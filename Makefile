@@ -1,10 +1,11 @@
 # make measure [GPU=label] [MODEL=name] [GRID=name] [BUDGET=seconds] [WEIGHTS=directory] [FAKE=label]
-# make test | drift | calibrate | bench        PYTHON=python3 uses that interpreter as it is and installs nothing.
+# make derive [MODEL=name] [VARIANT=name]       make explain FROM=file TO=file
+# make test | drift | calibrate | claims | bench        PYTHON=python3 uses that interpreter as it is and installs nothing.
 #
 # make itself answers every failure with 2; the line "exit N: …" says what the command's own code was:
 # 0 in agreement, 1 drift (or no evidence), 2 bad input, 3 environment not as asked.
 
-export GPU MODEL GRID BUDGET WEIGHTS FAKE RESULTS FILE
+export GPU MODEL GRID BUDGET WEIGHTS FAKE RESULTS FILE VARIANT FROM TO
 BASE_PYTHON ?= python3
 
 ifdef PYTHON
@@ -15,7 +16,7 @@ RUN := .venv/bin/python
 READY := .venv/ready
 endif
 
-.PHONY: measure drift calibrate claims bench test lint
+.PHONY: measure drift calibrate derive explain claims bench test lint
 
 measure: $(READY)
 	@done=$$(mktemp) && trap 'rm -f "$$done"' EXIT && $(RUN) -m harness measure --path-to "$$done" \
@@ -29,6 +30,12 @@ drift: $(READY)
 
 calibrate: $(READY)
 	@$(RUN) -m analysis calibrate $${FILE:-$$(find $${RESULTS:-results} -name '*.jsonl' | sort)} --readme README.md
+
+derive: $(READY)
+	@$(RUN) -m analysis derive $${MODEL:+--model "$$MODEL"} $${VARIANT:+--variant "$$VARIANT"} $${FAKE:+--fake "$$FAKE"}
+
+explain: $(READY)
+	@$(RUN) -m analysis explain "$$FROM" "$$TO"
 
 claims: $(READY)
 	@$(RUN) -m analysis claims $${RESULTS:-results/fake-h200}

@@ -20,7 +20,7 @@ from tests.conftest import CONFIGS, ROOT
 FOLDER = ROOT / "results" / "fake-h200" / "derived"
 STORED = stored_formulas(FOLDER)
 CHECKS = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((FOLDER / "checks").glob("*.json"))]
-MODELS = sorted(path.stem for path in (CONFIGS / "models").glob("*.json"))
+MODELS = sorted(path.stem for path in (CONFIGS / "models").glob("qwen3.5-*.json"))
 
 
 def stored(variant: str, phase: str, transformers: str, model: str = "qwen3.5-27b") -> Derived:
