@@ -1,10 +1,12 @@
 # make measure [GPU=label] [MODEL=name] [GRID=name] [BUDGET=seconds] [WEIGHTS=directory] [FAKE=label]
+# make derive [MODEL=name] [VARIANT="text default-static …"] [FAKE=label]     the peak formula from the program itself
+# make derived FILE=formula        its ledger;  make explain FROM=formula TO=formula: what moved between two
 # make test | drift | calibrate | bench        PYTHON=python3 uses that interpreter as it is and installs nothing.
 #
 # make itself answers every failure with 2; the line "exit N: …" says what the command's own code was:
 # 0 in agreement, 1 drift (or no evidence), 2 bad input, 3 environment not as asked.
 
-export GPU MODEL GRID BUDGET WEIGHTS FAKE RESULTS FILE
+export GPU MODEL GRID BUDGET WEIGHTS FAKE RESULTS FILE VARIANT FROM TO
 BASE_PYTHON ?= python3
 
 ifdef PYTHON
@@ -15,7 +17,7 @@ RUN := .venv/bin/python
 READY := .venv/ready
 endif
 
-.PHONY: measure drift calibrate claims bench test lint
+.PHONY: measure drift calibrate claims bench derive derived explain test lint
 
 measure: $(READY)
 	@done=$$(mktemp) && trap 'rm -f "$$done"' EXIT && $(RUN) -m harness measure --path-to "$$done" \
@@ -32,6 +34,16 @@ calibrate: $(READY)
 
 claims: $(READY)
 	@$(RUN) -m analysis claims $${RESULTS:-results/fake-h200}
+
+derive: $(READY)
+	@$(RUN) -m analysis derive $${MODEL:+--model "$$MODEL"} $${FAKE:+--fake "$$FAKE"} $${RESULTS:+--results "$$RESULTS"} \
+		$$(for variant in $$VARIANT; do echo "--variant $$variant"; done)
+
+derived: $(READY)
+	@$(RUN) -m analysis ledger "$$FILE"
+
+explain: $(READY)
+	@$(RUN) -m analysis explain "$$FROM" "$$TO"
 
 bench: $(READY)
 	@$(RUN) -m tests.bench

@@ -20,7 +20,7 @@ from tests.conftest import CONFIGS, ROOT
 FOLDER = ROOT / "results" / "fake-h200" / "derived"
 STORED = stored_formulas(FOLDER)
 CHECKS = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((FOLDER / "checks").glob("*.json"))]
-MODELS = sorted(path.stem for path in (CONFIGS / "models").glob("*.json"))
+MODELS = sorted(path.stem for path in (CONFIGS / "models").glob("qwen3.5-*.json"))
 
 
 def stored(variant: str, phase: str, transformers: str, model: str = "qwen3.5-27b") -> Derived:
@@ -101,7 +101,7 @@ def test_a_million_shapes_are_evaluated_in_less_than_a_second() -> None:
 
 
 def test_evaluating_needs_no_torch() -> None:
-    path = next(FOLDER.glob("*.json"))
+    path = next(FOLDER.glob("qwen3.5-*.json"))
     program = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'fla', 'triton')))\n"
         "from pathlib import Path; from analysis.derived_files import read_derived\n"
