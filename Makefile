@@ -1,5 +1,6 @@
 # make measure [GPU=label] [MODEL=name] [GRID=name] [BUDGET=seconds] [WEIGHTS=directory] [FAKE=label]
-# make derive [MODEL=name] [VARIANT=name]       make explain FROM=file TO=file
+# make derive [MODEL=name] [VARIANT="text default-static …"] [FAKE=label]     the peak formula from the program itself
+# make derived FILE=formula        its ledger;  make explain FROM=formula TO=formula: what moved between two
 # make test | drift | calibrate | claims | bench        PYTHON=python3 uses that interpreter as it is and installs nothing.
 #
 # make itself answers every failure with 2; the line "exit N: …" says what the command's own code was:
@@ -16,7 +17,7 @@ RUN := .venv/bin/python
 READY := .venv/ready
 endif
 
-.PHONY: measure drift calibrate derive explain claims bench test lint
+.PHONY: measure drift calibrate claims bench derive derived explain test lint
 
 measure: $(READY)
 	@done=$$(mktemp) && trap 'rm -f "$$done"' EXIT && $(RUN) -m harness measure --path-to "$$done" \
@@ -31,14 +32,18 @@ drift: $(READY)
 calibrate: $(READY)
 	@$(RUN) -m analysis calibrate $${FILE:-$$(find $${RESULTS:-results} -name '*.jsonl' | sort)} --readme README.md
 
+claims: $(READY)
+	@$(RUN) -m analysis claims $${RESULTS:-results/fake-h200}
+
 derive: $(READY)
-	@$(RUN) -m analysis derive $${MODEL:+--model "$$MODEL"} $${VARIANT:+--variant "$$VARIANT"} $${FAKE:+--fake "$$FAKE"}
+	@$(RUN) -m analysis derive $${MODEL:+--model "$$MODEL"} $${FAKE:+--fake "$$FAKE"} $${RESULTS:+--results "$$RESULTS"} \
+		$$(for variant in $$VARIANT; do echo "--variant $$variant"; done)
+
+derived: $(READY)
+	@$(RUN) -m analysis ledger "$$FILE"
 
 explain: $(READY)
 	@$(RUN) -m analysis explain "$$FROM" "$$TO"
-
-claims: $(READY)
-	@$(RUN) -m analysis claims $${RESULTS:-results/fake-h200}
 
 bench: $(READY)
 	@$(RUN) -m tests.bench

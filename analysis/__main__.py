@@ -21,8 +21,8 @@ from analysis.calibration import (
     write_calibration,
 )
 from analysis.derive_cli import derive_model, explain_change, print_ledger, verify_formulas
-from analysis.derived import OtherProgram, OutsideDomain
-from analysis.derived_files import DerivedError, UnknownVariant
+from analysis.derived import Derived, OtherProgram, OutsideDomain
+from analysis.derived_files import DerivedError, UnknownVariant, stored_formulas
 from analysis.drift import all_fitted_terms, judge, out_of_memory
 from analysis.evidence import MixedError
 from analysis.model import ConfigError, Shapes, read_shapes
@@ -62,7 +62,8 @@ def judge_file(
         results = read(file)
         shapes, note = shapes_for(results, config)
         stored = stored_for(results, calibration)
-        verdicts = judge(results, shapes, calibration=stored)
+        formulas = formulas_for(results)
+        verdicts = judge(results, shapes, calibration=stored, derived=formulas)
     from analysis.tables import console, print_verdicts
 
     out = console()
@@ -178,6 +179,12 @@ def stored_for(results: ResultsFile, given: Path | None) -> Calibration | None:
     """The calibration to judge against, if one was given or lies beside the results file."""
     path = given or calibration_path(results)
     return read_calibration(path) if given or path.exists() else None
+
+
+def formulas_for(results: ResultsFile) -> tuple[Derived, ...]:
+    """The derived formulas of the measured model on the measured card, of whatever software; none if none is stored."""
+    folder = REPOSITORY / "results" / results.environment.gpu_label / "derived"
+    return tuple(f for f in stored_formulas(folder) if f.configuration.model == model_of(results))
 
 
 def calibration_path(results: ResultsFile) -> Path:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from analysis.calibration import Calibration, comparable
 from analysis.causes import explain
+from analysis.derived import Derived
+from analysis.derived_verdict import judge_derived
 from analysis.evidence import FittedTerm, Sample, counting, fitted_terms, measured, unattributed_bytes
 from analysis.faults import judge_faults, judge_standards
 from analysis.fit import Coefficient, Fit, Unidentifiable
@@ -23,11 +25,13 @@ def judge(
     *,
     calibration: Calibration | None = None,
     replay_moved: bool | None = None,
+    derived: Sequence[Derived] = (),
 ) -> tuple[Verdict, ...]:
     """Every term's verdict, by configuration in the file's order.
 
     replay_moved: whether the fake device's replay differs between the two software sets, where that is known; a
-    fake measurement answers it itself. :class:`analysis.calibration.WrongEnvironment` if the calibration is of
+    fake measurement answers it itself. derived: formulas, of which those of the very program that was measured are
+    held against every point. :class:`analysis.calibration.WrongEnvironment` if the calibration is of
     another device or card.
     """
     reference = None
@@ -36,6 +40,8 @@ def judge(
         reference = Reference.of(calibration, results, replay_moved)
     by_configuration = configurations(results)
     verdicts = [v for c, lines in by_configuration.items() for v in _judge(c, lines, shapes, reference)]
+    for configuration, lines in by_configuration.items():
+        verdicts += judge_derived(configuration, results.environment, measured(lines), derived)
     if by_configuration:
         verdicts += judge_standards(next(iter(by_configuration)), results.standards)
     return tuple(verdicts)

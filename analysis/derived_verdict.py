@@ -1,0 +1,71 @@
+"""Verdicts on the bytes at every point against the formula that was derived from the program itself.
+
+A fit can only say how a transient grew over the points that it saw; the derived formula says what it is, at each of
+them. On the fake device there is nothing between the two but the program, so the tolerance is 0.
+"""
+
+from collections.abc import Iterable
+
+from analysis.derived import Derived, OtherProgram, OutsideDomain
+from analysis.formula import phase_regime
+from analysis.verdict import Verdict, point, size
+from harness.records import Configuration, Environment, Measured, Phase, Workload
+
+TERM = "transient (every point, derived)"
+
+
+def judge_derived(
+    configuration: Configuration,
+    environment: Environment,
+    ran: dict[Workload, Measured],
+    formulas: Iterable[Derived],
+) -> list[Verdict]:
+    """One verdict a phase that has a formula of this very program; none where there is no such formula."""
+    if environment.device != "fake":
+        return []
+    verdicts = []
+    for derived in formulas:
+        points = {w: m for w, m in ran.items() if w.phase == derived.phase and _same(derived, w, environment, m)}
+        if points:
+            verdicts.append(_every_point(configuration, derived.phase, points, derived))
+    return verdicts
+
+
+def _same(derived: Derived, workload: Workload, environment: Environment, measured: Measured) -> bool:
+    try:
+        derived.check(workload, environment, measured.kernels)
+        derived.peak_bytes(workload.batch, workload.context_tokens)
+    except (OtherProgram, OutsideDomain):
+        return False
+    return True
+
+
+def _every_point(
+    configuration: Configuration, phase: Phase, points: dict[Workload, Measured], derived: Derived
+) -> Verdict:
+    """The largest difference, at the peak or in what is held after it."""
+    worst, workload, expected = max(
+        (_difference(derived, w, m) for w, m in points.items()), key=lambda d: (abs(d[0]), size(d[1]))
+    )
+    return Verdict(
+        configuration=configuration,
+        term=TERM,
+        regime=phase_regime(phase),
+        unit="B",
+        decision="DRIFT" if worst else "EQUIVALENT",
+        n=len(points),
+        expected=expected,
+        expected_from=derived.origin,
+        fitted=expected + worst,
+        exact=not worst,
+        reference=point(workload),
+        difference_bytes=worst,
+        tolerance_bytes=0,
+        cause="the program no longer allocates what it was derived from" if worst else "",
+    )
+
+
+def _difference(derived: Derived, w: Workload, m: Measured) -> tuple[int, Workload, int]:
+    peak, held = (f(w.batch, w.context_tokens) for f in (derived.peak_bytes, derived.held_bytes))
+    pairs = [(m.warm.requested_bytes - peak, w, peak), (m.held_bytes - held, w, held)]
+    return max(pairs, key=lambda pair: abs(pair[0]))

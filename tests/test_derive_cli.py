@@ -1,0 +1,56 @@
+"""The commands about derived formulas: what they print, and their exit codes."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from analysis.__main__ import app
+from tests.test_derived import FOLDER, stored
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def file(phase: str, transformers: str) -> Path:
+    return FOLDER / stored("text", phase, transformers).name
+
+
+def test_explain_names_the_lines_that_made_the_prefill_smaller() -> None:
+    text = run("explain", file("prefill", "5.17.0"), file("prefill", "5.23.0")).stdout
+    assert "change: − 33,024·B·L" in text
+    assert "transformers/models/qwen3_5/modeling_qwen3_5.py:621 (delta-rule scratch)" in text
+
+
+def test_explain_of_two_phases_is_refused() -> None:
+    result = run("explain", file("prefill", "5.17.0"), file("decode", "5.17.0"))
+    assert (2, True) == (result.exit_code, "is a prefill of qwen3.5-27b" in result.stderr)
+
+
+def test_ledger_prints_the_formula_and_every_group_of_the_peak() -> None:
+    text = run("ledger", file("prefill", "5.23.0"), "--batch", 2, "--context", 4097).stdout
+    peak = stored("text", "prefill", "5.23.0").peak_bytes(2, 4097)
+    assert "| **sum = peak** | | | **53,791,997,184 + 154,927,104·B + 8·L + 209,960·B·L" in text
+    assert f"**{peak:,}** |" in text
+
+
+def test_ledger_outside_the_domain_is_refused() -> None:
+    result = run("ledger", file("prefill", "5.23.0"), "--batch", 4096)
+    assert (2, True) == (result.exit_code, "is outside its domain" in result.stderr)
+
+
+@pytest.mark.parametrize("variant", ["what", "text-what"])
+def test_derive_of_an_unknown_variant_is_refused(variant: str, tmp_path: Path) -> None:
+    result = run("derive", "--variant", variant, "--results", tmp_path)
+    assert (2, True) == (result.exit_code, "variant" in result.stderr)
+
+
+def test_derive_of_an_unknown_model_is_refused_with_what_the_harness_says(tmp_path: Path) -> None:
+    result = run("derive", "--model", "qwen3.5-28b", "--variant", "text", "--results", tmp_path)
+    assert (2, True) == (result.exit_code, "no model is called 'qwen3.5-28b'" in result.stderr)
+
+
+def test_derive_of_the_torch_reference_is_refused_as_replay_only(tmp_path: Path) -> None:
+    result = run("derive", "--model", "qwen3.5-64l-nano", "--variant", "text-reference", "--results", tmp_path)
+    assert (1, True) == (result.exit_code, "replay only" in result.stderr)

@@ -1,0 +1,50 @@
+"""Every measured point is judged against the formula of the very program that was measured, and against no other."""
+
+import dataclasses
+
+import pytest
+
+from analysis.derived_verdict import TERM, judge_derived
+from analysis.drift import judge
+from analysis.model import read_shapes
+from analysis.verdict import Verdict
+from harness.records import Environment, Measured, Measurement, ResultsFile, read
+from tests.conftest import CONFIGS, ROOT
+from tests.test_derived import STORED
+
+CAMPAIGN = read(next((ROOT / "results" / "fake-h200" / "default").glob("qwen3.5-27b.fake.*.jsonl")))
+SHAPES = read_shapes(CONFIGS / "models" / "qwen3.5-27b.json")
+
+
+def rows(results: ResultsFile) -> list[Verdict]:
+    return [v for v in judge(results, SHAPES, derived=STORED) if v.term == TERM]
+
+
+def one_byte_more(line: Measurement) -> Measurement:
+    outcome = line.outcome
+    assert isinstance(outcome, Measured)
+    warm = dataclasses.replace(outcome.warm, requested_bytes=outcome.warm.requested_bytes + 1)
+    return dataclasses.replace(line, outcome=dataclasses.replace(outcome, warm=warm))
+
+
+def test_every_point_of_the_recorded_campaign_is_the_derived_one() -> None:
+    assert [("EQUIVALENT", 35, 0), ("EQUIVALENT", 35, 0)] == [
+        (v.decision, v.n, v.difference_bytes) for v in rows(CAMPAIGN)
+    ]
+
+
+def test_one_byte_at_one_point_is_drift() -> None:
+    first, *others = CAMPAIGN.measurements
+    changed = dataclasses.replace(CAMPAIGN, measurements=(one_byte_more(first), *others))
+    assert {("DRIFT", 1), ("EQUIVALENT", 0)} == {(v.decision, v.difference_bytes) for v in rows(changed)}
+
+
+@pytest.mark.parametrize("change", [{"transformers": "9.9.9"}, {"fla": None}, {"config_sha256": "0" * 64}])
+def test_another_program_has_no_derived_formula_to_meet(change: dict[str, str | None]) -> None:
+    other: Environment = dataclasses.replace(CAMPAIGN.environment, **change)  # type: ignore[arg-type]
+    assert [] == rows(dataclasses.replace(CAMPAIGN, environment=other))
+
+
+def test_a_card_is_not_judged_by_a_replay() -> None:
+    card = dataclasses.replace(CAMPAIGN.environment, device="cuda")
+    assert [] == judge_derived(STORED[0].configuration, card, {}, STORED)
