@@ -134,7 +134,8 @@ def page_weights(c: Campaigns) -> Settled:
     """7. Weights: 27B parameters at 2.06 bytes = 55.6 GB."""
     found_bytes = next(iter(c.model.values())).weights_bytes
     error = PAGE_WEIGHTS_BYTES - found_bytes
-    found = f"{found_bytes / GB:.3f} GB resident; the page's figure is {error / GB:+.3f} GB (most of it MTP, stored but not loaded)"
+    why = "most of it MTP, stored but not loaded"
+    found = f"{found_bytes / GB:.3f} GB resident; the page's figure is {error / GB:+.3f} GB ({why})"
     return Settled(found=found, verdict=HOLDS if abs(error) < 0.05 * GB else NOT)
 
 
