@@ -76,6 +76,12 @@ class Regime:
     logs: int
     checks: int
 
+    def pieces(self, held: bool) -> tuple[Piece, ...]:
+        """The forms of what is held afterwards (one at most), or of the peak."""
+        if held:
+            return (self.held,) if self.held else ()
+        return self.peak
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Derived:
@@ -97,11 +103,11 @@ class Derived:
 
     def peak_bytes(self, batch: int, context_tokens: int) -> int:
         """Requested bytes at the peak; :class:`OutsideDomain` for a shape that no regime contains."""
-        return int(self.peaks_bytes(np.array([batch]), np.array([context_tokens]))[0])
+        return self._at(batch, context_tokens, held=False)
 
     def held_bytes(self, batch: int, context_tokens: int) -> int:
         """Requested bytes after the phase; :class:`OutsideDomain` for a shape that no regime contains."""
-        return int(self.helds_bytes(np.array([batch]), np.array([context_tokens]))[0])
+        return self._at(batch, context_tokens, held=True)
 
     def peaks_bytes(self, batches: Ints, contexts: Ints) -> Ints:
         """:meth:`peak_bytes` of many shapes at once."""
@@ -110,6 +116,23 @@ class Derived:
     def helds_bytes(self, batches: Ints, contexts: Ints) -> Ints:
         """:meth:`held_bytes` of many shapes at once."""
         return self._largest(batches, contexts, held=True)
+
+    def _at(self, batch: int, context_tokens: int, held: bool) -> int:
+        """One shape, without arrays: microseconds."""
+        chunk = self.configuration.prefill_chunk_tokens
+        needed = required_calls(self.configuration, self.phase, context_tokens)
+        largest, found = -1, set()
+        for regime in self.regimes:
+            if not needed[regime.call]:
+                continue
+            factors = call_factors(regime.call, chunk, batch, context_tokens)
+            if regime.domain.contains(factors):
+                found.add(regime.call)
+                for piece in regime.pieces(held):
+                    largest = max(largest, _form_at(piece.coefficients, regime.columns, factors))
+        if any(wanted and call not in found for call, wanted in needed.items()):
+            self._largest(np.array([batch]), np.array([context_tokens]), held)  # says what is outside
+        return largest
 
     def _largest(self, batches: Ints, contexts: Ints, held: bool) -> Ints:
         batches, contexts = (np.asarray(a, dtype=np.int64) for a in (batches, contexts))
@@ -121,8 +144,7 @@ class Derived:
             inside, factors = _inside(regime, chunk, batches, contexts, needed)
             if not inside.any():
                 continue
-            pieces = regime.peak if not held else (regime.held,) if regime.held else ()
-            for piece in pieces:
+            for piece in regime.pieces(held):
                 value = _evaluate(piece, regime, factors)
                 largest[inside] = np.maximum(largest[inside], value)
             missing[regime.call] = needed & ~inside
@@ -169,25 +191,34 @@ class Derived:
             raise OtherProgram(f"{self.origin}: {'; '.join(differing)}")
 
 
+def _form_at(coefficients: tuple[int, ...], columns: tuple[tuple[str, ...], ...], factors: dict[str, int]) -> int:
+    total = 0
+    for value, column in zip(coefficients, columns, strict=True):
+        for factor in column:
+            value *= factors[factor]
+        total += value
+    return total
+
+
 def _fields(ours: Any, theirs: Any) -> Iterable[tuple[str, Any, Any]]:
     return ((name, getattr(ours, name), getattr(theirs, name)) for name in ours.__dataclass_fields__)
 
 
-def required_calls(configuration: Configuration, phase: Phase, contexts: Ints) -> dict[Call, Any]:
-    """For each kind of call, at which contexts it must be known for the peak to be known.
+def required_calls(configuration: Configuration, phase: Phase, contexts: Any) -> dict[Call, Any]:
+    """For each kind of call, whether at a context, or at which, it must be known for the peak to be known.
 
     Of a chunked prefill's full calls the last one is enough: a later one has the same tensors and more cached
     tokens (the derivation checks that no coefficient of these is negative).
     """
     chunk = configuration.prefill_chunk_tokens
-    everywhere = np.ones(contexts.shape, dtype=bool)
+    everywhere = contexts * 0 == 0
     if phase == "decode":
         return {"decode": everywhere}
     if not chunk:
         return {"whole": everywhere}
     several = contexts > chunk
     full = several & (contexts // chunk >= 2) & (contexts % chunk > 0)
-    return {"whole": ~several, "first": several, "full": full, "last": several}
+    return {"whole": contexts <= chunk, "first": several, "full": full, "last": several}
 
 
 def _inside(regime: Regime, chunk: int, batches: Ints, contexts: Ints, needed: Any) -> tuple[Any, dict[str, Ints]]:

@@ -7,7 +7,7 @@ In a single-shot prefill T = E = L; in a decode step T = 1 and E = L + 1; only a
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from harness.records import Phase
 
 Ints = NDArray[np.int64]
+Number = TypeVar("Number", int, Ints)
 Call = Literal["whole", "decode", "first", "full", "last"]
 
 MOST_BATCH, MOST_CONTEXT_TOKENS = 1024, 1_048_576
@@ -47,15 +48,15 @@ class Shape:
     context_tokens: int
 
 
-def call_factors(call: Call, chunk: int, batch: Ints, context: Ints) -> dict[str, Ints]:
-    """Every factor at these shapes, for the call of that kind."""
+def call_factors(call: Call, chunk: int, batch: Number, context: Number) -> dict[str, Number]:
+    """Every factor at one shape or at many, for the call of that kind."""
     tokens, cached = context, context
     if call == "decode":
-        tokens, cached = np.ones_like(context), context + 1
+        tokens, cached = context * 0 + 1, context + 1
     elif call == "first":
-        tokens = cached = np.full_like(context, chunk)
+        tokens = cached = context * 0 + chunk
     elif call == "full":
-        tokens, cached = np.full_like(context, chunk), context // chunk * chunk
+        tokens, cached = context * 0 + chunk, context // chunk * chunk
     elif call == "last":
         tokens = context - (-(-context // chunk) - 1) * chunk
     factors = {"B": batch, "T": tokens, "E": cached, "L": context}
@@ -81,13 +82,13 @@ class Domain:
     tokens: tuple[int, ...]
     padded_mask: bool | None
 
-    def contains(self, factors: Mapping[str, Ints]) -> NDArray[np.bool_]:
-        """Whether each shape is inside."""
-        inside: NDArray[np.bool_] = np.ones(factors["B"].shape, dtype=bool)
+    def contains(self, factors: Mapping[str, Any]) -> Any:
+        """Whether the shape is inside, or each of the shapes."""
+        inside: Any = True
         for name, limits in (("B", self.batches), ("L", self.contexts), ("T", self.tokens)):
-            inside &= (factors[name] >= limits[0]) & (factors[name] <= limits[1])
+            inside = inside & (factors[name] >= limits[0]) & (factors[name] <= limits[1])
         if self.padded_mask is not None:
-            inside &= (factors["E"] % MASK_TOKENS != 0) == self.padded_mask
+            inside = inside & ((factors["E"] % MASK_TOKENS != 0) == self.padded_mask)
         return inside
 
     @property

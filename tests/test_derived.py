@@ -135,3 +135,20 @@ def test_name_of_a_variant_says_the_configuration(variant: str) -> None:
 def test_unknown_variant_is_refused(variant: str) -> None:
     with pytest.raises(UnknownVariant):
         configuration_of("qwen3.5-27b", variant)
+
+
+@pytest.mark.parametrize("derived", [d for d in STORED if d.configuration.model == "qwen3.5-27b"], ids=lambda d: d.name)
+def test_one_shape_and_many_are_evaluated_alike(derived: Derived) -> None:
+    chance = np.random.default_rng(1)
+    batches, contexts = chance.integers(1, 65, 500), np.exp(chance.uniform(0, 13, 500)).astype(np.int64)
+    shapes = list(zip(batches.tolist(), contexts.tolist(), strict=True))
+    assert derived.peaks_bytes(batches, contexts).tolist() == [derived.peak_bytes(*shape) for shape in shapes]
+    assert derived.helds_bytes(batches, contexts).tolist() == [derived.held_bytes(*shape) for shape in shapes]
+
+
+def test_one_shape_takes_microseconds() -> None:
+    derived = stored("text", "prefill", "5.23.0")
+    began = perf_counter()
+    for context in range(1, 1001):
+        derived.peak_bytes(3, context)
+    assert (perf_counter() - began) / 1000 < 100e-6
