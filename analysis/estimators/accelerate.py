@@ -1,0 +1,30 @@
+"""accelerate ``estimate-memory``: what the library answered, as stored. Claims: the allocated bytes.
+
+The library needs torch, so it is asked as a command, :mod:`harness.runtimes.accelerate_estimate`. It counts the bare
+``AutoModel``, which has no ``lm_head``. Its documentation says "up to 20 %" more for inference than for loading.
+"""
+
+import functools
+from pathlib import Path
+
+from analysis.breakdown import Breakdown, Estimator, Request, added_up
+from analysis.predictions import read_predictions
+
+STORED = Path(__file__).parents[2] / "results" / "estimates" / "accelerate.csv"
+INFERENCE = 0.20
+
+
+def estimate(request: Request) -> Breakdown:
+    """The memory to load the model."""
+    return _stored()(request)
+
+
+def estimate_inference(request: Request) -> Breakdown:
+    """The memory to load the model, and the documented 20 % for inference."""
+    weights = _stored()(request).weights_bytes
+    return added_up("allocated", weights=weights, overhead=INFERENCE * weights)
+
+
+@functools.cache
+def _stored() -> Estimator:
+    return read_predictions(STORED)
