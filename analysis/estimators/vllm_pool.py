@@ -30,7 +30,7 @@ def state_page_bytes(shapes: Shapes) -> int:
 
 def attention_block_tokens(shapes: Shapes) -> int:
     """Tokens of an attention block, stretched in steps of 16 until it is no smaller than a state page."""
-    return BLOCK_TOKENS * -(-state_page_bytes(shapes) // (BLOCK_TOKENS * _layer_token_bytes(shapes)))
+    return BLOCK_TOKENS * max(1, -(-state_page_bytes(shapes) // (BLOCK_TOKENS * _layer_token_bytes(shapes))))
 
 
 def block_bytes(shapes: Shapes) -> int:
