@@ -1,12 +1,14 @@
 # make measure [GPU=label] [MODEL=name] [GRID=name] [BUDGET=seconds] [WEIGHTS=directory] [FAKE=label]
 # make derive [MODEL=name] [VARIANT="text default-static …"] [FAKE=label]     the peak formula from the program itself
 # make derived FILE=formula        its ledger;  make explain FROM=formula TO=formula: what moved between two
+# make validate ESTIMATOR=… [BASE=…] [FILE=…] [TOLERANCE=5%] [MARKDOWN=report.md]     hold an estimator against results
+# make scoreboard                  rank all of them
 # make test | drift | calibrate | claims | bench        PYTHON=python3 uses that interpreter as it is and installs nothing.
 #
 # make itself answers every failure with 2; the line "exit N: …" says what the command's own code was:
 # 0 in agreement, 1 drift (or no evidence), 2 bad input, 3 environment not as asked.
 
-export GPU MODEL GRID BUDGET WEIGHTS FAKE RESULTS FILE VARIANT FROM TO
+export GPU MODEL GRID BUDGET WEIGHTS FAKE RESULTS FILE VARIANT FROM TO ESTIMATOR BASE TOLERANCE MARKDOWN
 BASE_PYTHON ?= python3
 
 ifdef PYTHON
@@ -17,7 +19,7 @@ RUN := .venv/bin/python
 READY := .venv/ready
 endif
 
-.PHONY: measure drift calibrate claims bench derive derived explain test lint
+.PHONY: measure drift calibrate claims bench derive derived explain validate scoreboard test lint
 
 measure: $(READY)
 	@done=$$(mktemp) && trap 'rm -f "$$done"' EXIT && $(RUN) -m harness measure --path-to "$$done" \
@@ -44,6 +46,13 @@ derived: $(READY)
 
 explain: $(READY)
 	@$(RUN) -m analysis explain "$$FROM" "$$TO"
+
+validate: $(READY)
+	@$(RUN) -m analysis validate "$$ESTIMATOR" $${BASE:+--base "$$BASE"} $${FILE:+--file "$$FILE"} \
+		$${TOLERANCE:+--tolerance "$$TOLERANCE"} $${MARKDOWN:+--markdown "$$MARKDOWN"}
+
+scoreboard: $(READY)
+	@$(RUN) -m analysis scoreboard $${FILE:+--file "$$FILE"}
 
 bench: $(READY)
 	@$(RUN) -m tests.bench

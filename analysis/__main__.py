@@ -1,9 +1,9 @@
-"""``python -m analysis``: judge a results file, store a calibration made from one, derive the formula of a program.
+"""``python -m analysis``: judge a results file, store a calibration of it, derive a program's formula, referee
+estimators.
 
 Exit codes: 0 in agreement; 1 drift, inconclusive or unidentifiable; 2 bad input; 3 environment not as asked.
 """
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,23 +11,25 @@ from typing import Annotated
 
 import typer
 
+from analysis.breakdown import EstimatorError
 from analysis.calibration import (
     Calibration,
     CalibrationError,
     NotCalibrated,
     WrongEnvironment,
     make_calibration,
-    read_calibration,
     write_calibration,
 )
+from analysis.campaign import REPOSITORY, calibration_path, config_path, model_of, shapes_for, stored_for
 from analysis.derive_cli import derive_model, explain_change, print_ledger, verify_formulas
 from analysis.derived import Derived, OtherProgram, OutsideDomain
 from analysis.derived_files import DerivedError, UnknownVariant, stored_formulas
 from analysis.drift import all_fitted_terms, judge, out_of_memory
 from analysis.evidence import MixedError
-from analysis.model import ConfigError, Shapes, read_shapes
+from analysis.model import ConfigError
 from analysis.moves import NotComparable
 from analysis.pieces import NotDerived
+from analysis.referee_cli import rank_estimators, validate_estimator
 from analysis.replays import NotReplayed
 from analysis.verdict import (
     AGREEMENT,
@@ -41,7 +43,6 @@ from analysis.verdict import (
 from harness.records import RecordError, ResultsFile, read
 
 DERIVED_ERRORS = (DerivedError, NotComparable, NotReplayed, OutsideDomain, UnknownVariant)
-REPOSITORY = Path(__file__).parents[1]
 KINDS = {DISAGREEMENT: "refused", BAD_INPUT: "bad input", WRONG_ENVIRONMENT: "environment not as asked"}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
@@ -127,7 +128,7 @@ def clear_errors() -> Iterator[None]:
         code, message = WRONG_ENVIRONMENT, str(error)
     except (NotCalibrated, NotDerived) as error:
         code, message = DISAGREEMENT, str(error)
-    except (CalibrationError, ConfigError, MixedError, RecordError, *DERIVED_ERRORS) as error:
+    except (CalibrationError, ConfigError, EstimatorError, MixedError, RecordError, *DERIVED_ERRORS) as error:
         code, message = BAD_INPUT, str(error)
     except UnicodeDecodeError as error:
         code, message = BAD_INPUT, f"not a results file: not UTF-8 text ({error.reason} at byte {error.start})"
@@ -140,56 +141,10 @@ def clear_errors() -> Iterator[None]:
         raise typer.Exit(code)
 
 
-def model_of(results: ResultsFile) -> str:
-    """The one model of a results file; :class:`MixedError` if it has none, several, or one that is a path."""
-    models = list(dict.fromkeys(m.workload.configuration.model for m in results.measurements))
-    if not models:
-        raise MixedError(f"{results.path}: no measurements yet")
-    if len(models) > 1:
-        raise MixedError(f"{results.path}: configuration.model is {' and '.join(models)}; one file has one model")
-    if Path(models[0]).name != models[0]:
-        raise MixedError(f"{results.path}: {models[0]!r} is not the name of a model")
-    return models[0]
-
-
-def config_path(results: ResultsFile, given: Path | None) -> Path:
-    """The config to judge against: the given one, else the measured model's own in ``configs/models``."""
-    return given or REPOSITORY / "configs" / "models" / f"{model_of(results)}.json"
-
-
-def shapes_for(results: ResultsFile, given: Path | None) -> tuple[Shapes, str]:
-    """The shapes to expect, and a note if the config is not the measured one.
-
-    :class:`WrongEnvironment` if the repository's own config is not the file that was measured. A given one may
-    differ: that is how another assumption is put to the test.
-    """
-    path = config_path(results, given)
-    model_of(results)
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    measured = results.environment.config_sha256
-    if found == measured:
-        return read_shapes(path), ""
-    difference = f"{path} is not the config that was measured: sha256 {found[:12]}, measured {measured[:12]}"
-    if given is None:
-        raise WrongEnvironment(difference)
-    return read_shapes(path), f"note: {difference}"
-
-
-def stored_for(results: ResultsFile, given: Path | None) -> Calibration | None:
-    """The calibration to judge against, if one was given or lies beside the results file."""
-    path = given or calibration_path(results)
-    return read_calibration(path) if given or path.exists() else None
-
-
 def formulas_for(results: ResultsFile) -> tuple[Derived, ...]:
     """The derived formulas of the measured model on the measured card, of whatever software; none if none is stored."""
     folder = REPOSITORY / "results" / results.environment.gpu_label / "derived"
     return tuple(f for f in stored_formulas(folder) if f.configuration.model == model_of(results))
-
-
-def calibration_path(results: ResultsFile) -> Path:
-    """Where a results file's calibration belongs."""
-    return results.path.with_name(f"{model_of(results)}.calibration.json")
 
 
 def calibration_of(file: Path) -> tuple[Path, Calibration, ResultsFile, tuple[Verdict, ...]]:
@@ -208,6 +163,8 @@ for _name, _command in (
     ("verify", verify_formulas),
     ("ledger", print_ledger),
     ("explain", explain_change),
+    ("validate", validate_estimator),
+    ("scoreboard", rank_estimators),
 ):
     app.command(_name)(clear_errors()(_command))
 

@@ -1,0 +1,102 @@
+"""A stored results file with what belongs to it: the model's config, the calibration beside it, the card's memory."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.calibration import Calibration, WrongEnvironment, read_calibration
+from analysis.evidence import MixedError
+from analysis.model import Shapes, read_shapes
+from analysis.score import Point, card_bytes, points
+from harness.records import Measured, ResultsFile, read
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Campaign:
+    """A results file to hold estimators against. left_out: points that ran in a replay and that no card could hold."""
+
+    results: ResultsFile
+    shapes: Shapes
+    calibration: Calibration | None
+    gpu_bytes: int | None
+    points: tuple[Point, ...]
+    left_out: int
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return model_of(self.results)
+
+
+def read_campaign(file: Path) -> Campaign:
+    """The campaign of a results file, judged by the config that was measured."""
+    results = read(file)
+    shapes, _ = shapes_for(results, None)
+    gpu_bytes = card_bytes(REPOSITORY / "configs" / "gpus.toml", results.environment)
+    config = config_path(results, None)
+    counted = points(results, shapes, str(config), gpu_bytes)
+    ran = {m.workload for m in results.measurements if m.repeat == 0 and isinstance(m.outcome, Measured)}
+    if not counted:
+        raise MixedError(f"{file}: no point ran, so nothing can be held against it")
+    return Campaign(
+        results=results,
+        shapes=shapes,
+        calibration=stored_for(results, None),
+        gpu_bytes=gpu_bytes,
+        points=counted,
+        left_out=len(ran) - len(counted),
+    )
+
+
+def main_campaigns() -> list[Path]:
+    """The stored results of every GPU's main campaign; layouts that nobody publishes are in no calculator either."""
+    found = REPOSITORY.glob("results/*/default/*.jsonl")
+    return sorted(path for path in found if not path.name.startswith("counterfactual-"))
+
+
+def model_of(results: ResultsFile) -> str:
+    """The one model of a results file; :class:`MixedError` if it has none, several, or one that is a path."""
+    models = list(dict.fromkeys(m.workload.configuration.model for m in results.measurements))
+    if not models:
+        raise MixedError(f"{results.path}: no measurements yet")
+    if len(models) > 1:
+        raise MixedError(f"{results.path}: configuration.model is {' and '.join(models)}; one file has one model")
+    if Path(models[0]).name != models[0]:
+        raise MixedError(f"{results.path}: {models[0]!r} is not the name of a model")
+    return models[0]
+
+
+def config_path(results: ResultsFile, given: Path | None) -> Path:
+    """The config to judge against: the given one, else the measured model's own in ``configs/models``."""
+    return given or REPOSITORY / "configs" / "models" / f"{model_of(results)}.json"
+
+
+def shapes_for(results: ResultsFile, given: Path | None) -> tuple[Shapes, str]:
+    """The shapes to expect, and a note if the config is not the measured one.
+
+    :class:`WrongEnvironment` if the repository's own config is not the file that was measured. A given one may
+    differ: that is how another assumption is put to the test.
+    """
+    path = config_path(results, given)
+    model_of(results)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    measured = results.environment.config_sha256
+    if found == measured:
+        return read_shapes(path), ""
+    difference = f"{path} is not the config that was measured: sha256 {found[:12]}, measured {measured[:12]}"
+    if given is None:
+        raise WrongEnvironment(difference)
+    return read_shapes(path), f"note: {difference}"
+
+
+def stored_for(results: ResultsFile, given: Path | None) -> Calibration | None:
+    """The calibration to judge against, if one was given or lies beside the results file."""
+    path = given or calibration_path(results)
+    return read_calibration(path) if given or path.exists() else None
+
+
+def calibration_path(results: ResultsFile) -> Path:
+    """Where a results file's calibration belongs."""
+    return results.path.with_name(f"{model_of(results)}.calibration.json")

@@ -1,0 +1,104 @@
+"""Holds any estimator against stored measurements: a name, a Python function, a command, or a CSV of predictions."""
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.breakdown import Breakdown, Estimator, EstimatorError, Quantity
+from analysis.campaign import Campaign
+from analysis.command import DEADLINE_S, python_function, running
+from analysis.estimators.catalogue import ESTIMATORS
+from analysis.ours import calibrated, exact_terms, held_out
+from analysis.predictions import read_predictions
+from analysis.score import Error, Tolerance, compared, errors
+
+OURS: dict[str, Callable[[Campaign], Estimator]] = {
+    "ours": lambda campaign: _calibrated(campaign),
+    "ours-held-out": lambda campaign: held_out(campaign.results, campaign.shapes),
+    "exact-terms": lambda campaign: exact_terms,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """An estimator's errors at every point of a campaign. claims: the measured quantity that it says it predicts."""
+
+    estimator: str
+    campaign: Campaign
+    claims: Quantity
+    errors: tuple[Error, ...]
+
+    @property
+    def compared_with(self) -> str:
+        """The quantity that the total was held against, in words: "requested (replayed)"."""
+        quantity = compared(self.claims, self.campaign.points[0].outcome)
+        replayed = self.campaign.results.environment.device == "fake"
+        return f"{quantity} ({'replayed' if replayed else 'measured'})"
+
+    @property
+    def totals(self) -> tuple[Error, ...]:
+        """The errors of the total, a point each."""
+        return tuple(e for e in self.errors if e.term == "total")
+
+    def beyond(self, tolerance: Tolerance) -> tuple[Error, ...]:
+        """The totals that a tolerance does not let through."""
+        return tuple(e for e in self.totals if not tolerance.allows(e))
+
+
+@contextmanager
+def opened(text: str, deadline_s: float = DEADLINE_S) -> Iterator[Callable[[Campaign], Estimator]]:
+    """The estimator of ``text``, by campaign; a command runs until the block is left.
+
+    :class:`EstimatorError` says what ``text`` could have been if it is nothing.
+    """
+    if text in ESTIMATORS:
+        yield lambda campaign: ESTIMATORS[text]
+    elif text in OURS:
+        yield OURS[text]
+    elif text.endswith(".csv") and " " not in text:
+        estimator = read_predictions(Path(text))
+        yield lambda campaign: estimator
+    else:
+        with running(_words(text), deadline_s) as command:
+            yield lambda campaign: command.estimate
+
+
+def _words(text: str) -> Sequence[str]:
+    if re.fullmatch(r"[^\s:]+\.py:\w+", text):
+        return python_function(text)
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise EstimatorError(f"{text}: not a command for a shell ({error})") from error
+    if not words or (len(words) == 1 and "/" not in text and "." not in text):
+        names = ", ".join((*OURS, *ESTIMATORS))
+        raise EstimatorError(
+            f"{text!r} is no estimator: give path/file.py:function, a command with its arguments, a .csv, "
+            f"or one of {names}"
+        )
+    return words
+
+
+def scored(name: str, estimator: Estimator, campaign: Campaign) -> Scored:
+    """Every point of a campaign, asked and compared."""
+    answers: list[Breakdown] = [estimator(point.request) for point in campaign.points]
+    claims = list(dict.fromkeys(answer.predicts for answer in answers))
+    if len(claims) > 1:
+        raise EstimatorError(f"{name}: predicts {' and '.join(claims)}; an estimator claims one quantity")
+    found = [e for point, answer in zip(campaign.points, answers, strict=True) for e in errors(point, answer)]
+    return Scored(estimator=name, campaign=campaign, claims=claims[0], errors=tuple(found))
+
+
+def score_all(text: str, campaigns: Sequence[Campaign], deadline_s: float = DEADLINE_S) -> list[Scored]:
+    """An estimator's scores on each campaign."""
+    with opened(text, deadline_s) as estimator_of:
+        return [scored(text, estimator_of(campaign), campaign) for campaign in campaigns]
+
+
+def _calibrated(campaign: Campaign) -> Estimator:
+    if campaign.calibration is None:
+        raise EstimatorError(f"ours: no calibration is stored beside {campaign.results.path}")
+    return calibrated(campaign.calibration)

@@ -1,0 +1,78 @@
+"""The commands about estimators: validate and scoreboard."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from analysis.referee import Scored
+
+FilesOption = Annotated[
+    list[Path] | None, typer.Option("--file", help="A results file; else the main campaigns in results/.")
+]
+
+
+def validate_estimator(
+    estimator: Annotated[
+        str, typer.Argument(help="path/file.py:function, a quoted command, a .csv of predictions, or a known name.")
+    ],
+    than: Annotated[str, typer.Option("--base", help="The version that it replaces, in the same forms.")] = "",
+    file: FilesOption = None,
+    tolerance: Annotated[str, typer.Option(help="Largest error of a total: 5%, 2GB, 512MiB.")] = "",
+    markdown: Annotated[Path | None, typer.Option(help="Write the report here, too.")] = None,
+    deadline_s: Annotated[float, typer.Option(min=0.01, help="Seconds that a command has for an answer.")] = 30.0,
+) -> None:
+    """Score an estimator against measured bytes; exit with 1 if it is beyond TOLERANCE or worse than BASE."""
+    from analysis.campaign import main_campaigns, read_campaign
+    from analysis.published import replace
+    from analysis.referee import score_all
+    from analysis.score import read_tolerance
+    from analysis.validation import validation_markdown
+
+    allowed = read_tolerance(tolerance) if tolerance else None
+    campaigns = [read_campaign(path) for path in file or main_campaigns()]
+    found = score_all(estimator, campaigns, deadline_s)
+    replaced = score_all(than, campaigns, deadline_s) if than else []
+    text = "\n".join(validation_markdown(found, replaced)) + "\n"
+    typer.echo(text)
+    if markdown is not None:
+        replace(markdown, text)
+    complaints = _worse(found, replaced)
+    for own in found:
+        beyond = own.beyond(allowed) if allowed else ()
+        if beyond:
+            worst = max(beyond, key=lambda e: abs(e.bytes) / e.measured_bytes)
+            share = worst.bytes / worst.measured_bytes
+            complaints.append(
+                f"{len(beyond)} of {len(own.totals)} totals of {own.campaign.model} are off by more than {tolerance}, "
+                f"the worst by {share:+.1%} ({worst.request.text})"
+            )
+    typer.echo(f"exit 1: {'; '.join(complaints)}" if complaints else "exit 0: validated")
+    raise typer.Exit(1 if complaints else 0)
+
+
+def _worse(found: list["Scored"], replaced: list["Scored"]) -> list[str]:
+    from analysis.changes import worse
+
+    pairs = zip(replaced, found, strict=True) if replaced else ()
+    reasons = [(now.campaign.model, worse(before.errors, now.errors)) for before, now in pairs]
+    return [f"worse than {replaced[0].estimator} on {model}: {reason}" for model, reason in reasons if reason]
+
+
+def rank_estimators(
+    file: FilesOption = None,
+    to: Annotated[Path | None, typer.Option(help="Folder for scoreboard.md and .csv; else results/.")] = None,
+) -> None:
+    """Rank every estimator and ours on the same measured points."""
+    from analysis.campaign import REPOSITORY, main_campaigns, read_campaign
+    from analysis.published import replace
+    from analysis.scoreboard import scoreboard, scoreboard_csv, scoreboard_markdown
+
+    boards = [scoreboard(read_campaign(path)) for path in file or main_campaigns()]
+    folder = to or REPOSITORY / "results"
+    text = "\n".join(scoreboard_markdown(boards)) + "\n"
+    replace(folder / "scoreboard.md", text)
+    replace(folder / "scoreboard.csv", scoreboard_csv(boards))
+    typer.echo(text)
+    typer.echo("exit 0: ranked")

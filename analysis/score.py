@@ -1,0 +1,187 @@
+"""Predictions beside measured bytes, term by term: which points count, the errors at each, and what sums them up."""
+
+import re
+import statistics
+import tomllib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.breakdown import Breakdown, EstimatorError, Quantity, Request
+from analysis.drift import configurations
+from analysis.evidence import measured
+from analysis.model import Shapes
+from analysis.ours import cache_at_peak
+from harness.records import Environment, Measured, ResultsFile
+
+# The ledger of a peak. "state" is recurrent and conv state together; "rest" is what the peak has beside the terms
+# above it: the transient, inputs, logits, buffers, and on a card rounding and context.
+TERMS = ("weights", "kv_cache", "recurrent_state", "conv_state", "state", "rest", "total")
+UNITS = {"GB": 10**9, "GiB": 2**30, "MB": 10**6, "MiB": 2**20}
+FACTOR = 4.0  # how far a prediction may be off and still be recognised as one in another unit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A request and the measurement that answers it."""
+
+    request: Request
+    outcome: Measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Error:
+    """What an estimator said about one term at one point, beside what was measured."""
+
+    request: Request
+    term: str
+    predicted_bytes: int
+    measured_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """Predicted minus measured: positive is too high."""
+        return self.predicted_bytes - self.measured_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """Errors of one term in short, in bytes. bias: the mean, signed. worst: the largest, signed, and where."""
+
+    n: int
+    median_bytes: int
+    bias_bytes: int
+    worst_bytes: int
+    worst_at: str
+    median_share: float
+    worst_share: float
+
+
+def card_bytes(gpus: Path, environment: Environment) -> int | None:
+    """Nominal memory of the card that was measured or stood in for; ``None`` if the label is not in ``gpus``."""
+    label = environment.gpu_label.removeprefix("fake-")
+    section = tomllib.loads(gpus.read_text(encoding="utf-8")).get(label)
+    return section["memory_gib"] * 2**30 if section else None
+
+
+def points(results: ResultsFile, shapes: Shapes, config: str, gpu_bytes: int | None) -> tuple[Point, ...]:
+    """What ran, by context and batch. A replay knows no limit, so what the card could not hold is left out."""
+    found = []
+    for lines in configurations(results).values():
+        for workload, outcome in measured(lines).items():
+            request = Request(
+                workload=workload,
+                shapes=shapes,
+                config=config,
+                gpu_label=results.environment.gpu_label,
+                gpu_bytes=gpu_bytes,
+            )
+            if gpu_bytes is None or outcome.warm.requested_bytes <= gpu_bytes:
+                found.append(Point(request=request, outcome=outcome))
+    return tuple(sorted(found, key=lambda p: (p.request.context_tokens, p.request.batch, p.request.workload.phase)))
+
+
+def compared(claim: Quantity, outcome: Measured) -> Quantity:
+    """The measured quantity that a claim is held against: itself, or "requested" where that is all that is known."""
+    return claim if getattr(outcome.warm, f"{claim}_bytes") is not None else "requested"
+
+
+def measured_terms(point: Point, claim: Quantity) -> dict[str, int]:
+    """Measured bytes by term at the peak. A claim beyond "requested" puts rounding and context into the rest."""
+    workload, outcome = point.request.workload, point.outcome
+    total = getattr(outcome.warm, f"{compared(claim, outcome)}_bytes")
+    held = outcome.held
+    kv_cache = cache_at_peak(workload, held.kv_cache_bytes)
+    state = held.recurrent_state_bytes + held.conv_state_bytes
+    return {
+        "weights": outcome.weights_bytes,
+        "kv_cache": kv_cache,
+        "recurrent_state": held.recurrent_state_bytes,
+        "conv_state": held.conv_state_bytes,
+        "state": state,
+        "rest": total - outcome.weights_bytes - kv_cache - state,
+        "total": total,
+    }
+
+
+def predicted_terms(answer: Breakdown) -> dict[str, int]:
+    """Predicted bytes by term, without those that the estimator does not have."""
+    parts = [part for part in (answer.recurrent_state_bytes, answer.conv_state_bytes) if part is not None]
+    extra = [part for part in (answer.activations_bytes, answer.overhead_bytes) if part is not None]
+    terms = {
+        "weights": answer.weights_bytes,
+        "kv_cache": answer.kv_cache_bytes,
+        "recurrent_state": answer.recurrent_state_bytes,
+        "conv_state": answer.conv_state_bytes,
+        "state": answer.state_bytes if answer.state_bytes is not None else sum(parts) if len(parts) == 2 else None,
+        "rest": sum(extra) if extra else None,
+        "total": answer.total_bytes,
+    }
+    return {name: value for name, value in terms.items() if value is not None}
+
+
+def errors(point: Point, answer: Breakdown) -> tuple[Error, ...]:
+    """The errors of one answer; :class:`EstimatorError` if it is plainly in another unit than bytes."""
+    truth, said = measured_terms(point, answer.predicts), predicted_terms(answer)
+    for name in ("total", "weights"):
+        _in_bytes(point.request, name, said[name], truth[name])
+    return tuple(
+        Error(request=point.request, term=name, predicted_bytes=said[name], measured_bytes=truth[name])
+        for name in TERMS
+        if name in said
+    )
+
+
+def _in_bytes(request: Request, name: str, said: int, truth: int) -> None:
+    for unit, size in UNITS.items():
+        ratio = said / truth if truth else 1.0
+        if 1 / FACTOR < ratio * size < FACTOR:
+            hint = f"it looks like {unit}: multiply by {size:,}"
+        elif 1 / FACTOR < ratio / size < FACTOR:
+            hint = f"it looks like bytes taken for {unit}: divide by {size:,}"
+        else:
+            continue
+        raise EstimatorError(f"{request.text}: {name}_bytes is {said:,}, where {truth:,} B were measured; {hint}")
+
+
+def score(found: Iterable[Error]) -> Score | None:
+    """The errors of one term in short; ``None`` if there are none."""
+    listed = list(found)
+    if not listed:
+        return None
+    worst = max(listed, key=lambda e: abs(e.bytes))
+    shares = [abs(e.bytes) / e.measured_bytes if e.measured_bytes else 0.0 for e in listed]
+    return Score(
+        n=len(listed),
+        median_bytes=round(statistics.median(abs(e.bytes) for e in listed)),
+        bias_bytes=round(statistics.mean(e.bytes for e in listed)),
+        worst_bytes=worst.bytes,
+        worst_at=worst.request.text.partition(", ")[2],
+        median_share=statistics.median(shares),
+        worst_share=max(shares),
+    )
+
+
+def by_term(found: Sequence[Error]) -> dict[str, Score]:
+    """A score for each term that the estimator has."""
+    scores = {term: score(e for e in found if e.term == term) for term in TERMS}
+    return {term: value for term, value in scores.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """The largest error of a total that is let through: a share of the measured bytes, or bytes."""
+
+    text: str
+    allows: Callable[[Error], bool]
+
+
+def read_tolerance(text: str) -> Tolerance:
+    """A tolerance such as "5%", "2GB", "512MiB"; :class:`EstimatorError` for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%|GB|GiB|MB|MiB|B)", text.strip())
+    if not found:
+        raise EstimatorError(f"tolerance {text!r} is not a share or an amount, such as 5%, 2GB or 512MiB")
+    value, unit = float(found[1]), found[2]
+    if unit == "%":
+        return Tolerance(text=text, allows=lambda e: abs(e.bytes) <= value / 100 * e.measured_bytes)
+    return Tolerance(text=text, allows=lambda e: abs(e.bytes) <= value * UNITS.get(unit, 1))

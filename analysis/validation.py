@@ -1,0 +1,98 @@
+"""The validation of one estimator as Markdown: by term, by workload, what it assumes, and what changed."""
+
+from collections.abc import Iterator, Sequence
+
+from analysis.campaign import Campaign
+from analysis.changes import changes
+from analysis.markdown import gb, percent, table
+from analysis.referee import Scored
+from analysis.score import TERMS, Error, by_term
+from analysis.suspects import named
+from analysis.tables import FAKE_BANNER, environment_text
+
+TERM_HEADER = ("term", "assumes", "n", "median error, GB", "bias, GB", "worst, GB", "worst, %", "worst at")
+POINT_TERMS = ("weights", "kv_cache", "state", "rest", "total")
+
+
+def validation_markdown(found: Sequence[Scored], replaced: Sequence[Scored] = ()) -> Iterator[str]:
+    """The lines of the whole report; ``replaced``: the same campaigns, scored for the version before."""
+    yield f"# {found[0].estimator} against measured bytes"
+    yield from campaign_sections(found)
+    for before, now in zip(replaced, found, strict=False):
+        lines = changes(before.errors, now.errors)
+        yield from ("", f"## Instead of {before.estimator}, on {title(now.campaign)}", "")
+        yield from [f"- {line}" for line in lines] or ["- nothing changed"]
+
+
+def campaign_sections(found: Sequence[Scored]) -> Iterator[str]:
+    """A section for each campaign: how it was compared, the terms, the workloads."""
+    for own in found:
+        yield from ("", f"## {title(own.campaign)}", "")
+        yield from campaign_lines(own.campaign)
+        yield f"{own.estimator} claims the {own.claims} bytes. Compared with: {own.compared_with}."
+        if not own.compared_with.startswith(own.claims):
+            yield f"These results have no {own.claims} bytes, so what lies between the two is in the error of the rest."
+        yield from ("", *term_table(own.errors), "", *point_table(own.errors))
+
+
+def title(campaign: Campaign) -> str:
+    """Which model, on what card."""
+    return f"{campaign.model} on {campaign.results.environment.gpu_label}"
+
+
+def campaign_lines(campaign: Campaign) -> Iterator[str]:
+    """Where the points are from, and which were left out."""
+    environment = campaign.results.environment
+    if environment.device == "fake":
+        yield from (f"**{FAKE_BANNER}**", "")
+        yield "A replay has no rounding, no fragmentation and no CUDA context: an estimator that claims the allocated,"
+        yield "process or device bytes is entitled to be higher by those, and only a card tells how much that is."
+        yield ""
+    yield f"{environment_text(environment)}"
+    yield ""
+    left_out = ""
+    if campaign.left_out and campaign.gpu_bytes:
+        card = f"{campaign.gpu_bytes / 2**30:.0f} GiB"
+        left_out = f"; {campaign.left_out} more were replayed that need more than the card's {card}, and are left out"
+    yield f"{len(campaign.points)} points of `{campaign.results.path.name}`{left_out}."
+    yield "Errors are predicted minus measured; GB is 10^9 bytes. The rest is an estimator's overhead and activations,"
+    yield "held against what a peak has beside weights, cache and states: the transient, inputs, logits, buffers."
+
+
+def term_table(found: Sequence[Error]) -> list[str]:
+    """A row a term: how wrong, and by which wrong assumption where one gives its very numbers."""
+    names, scores = named(found), by_term(found)
+    rows = []
+    for term in TERMS:
+        if term not in scores:
+            rows.append([term, "not given", *[""] * (len(TERM_HEADER) - 2)])
+            continue
+        s = scores[term]
+        numbers = [gb(s.median_bytes, signed=False), gb(s.bias_bytes), gb(s.worst_bytes)]
+        numbers.append(percent(s.worst_share) if term != "rest" else "")
+        rows.append([term, names.get(term, ""), str(s.n), *numbers, s.worst_at])
+    return table(TERM_HEADER, rows, words=2)
+
+
+def point_table(found: Sequence[Error]) -> list[str]:
+    """A row a workload: the signed error of each term, the predicted and measured total."""
+    by_workload: dict[object, dict[str, Error]] = {}
+    for error in found:
+        by_workload.setdefault(error.request.workload, {})[error.term] = error
+    rows = []
+    for own in by_workload.values():
+        total = own["total"]
+        workload = total.request.workload
+        rows.append(
+            [
+                workload.phase,
+                f"{workload.context_tokens:,}",
+                str(workload.batch),
+                gb(total.predicted_bytes, signed=False),
+                gb(total.measured_bytes, signed=False),
+                *(gb(own[term].bytes) if term in own else "–" for term in POINT_TERMS),
+                percent(total.bytes / total.measured_bytes, signed=True),
+            ]
+        )
+    header = ("phase", "context", "batch", "predicted, GB", "measured, GB", *POINT_TERMS, "total, %")
+    return table(header, rows)

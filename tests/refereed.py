@@ -1,0 +1,24 @@
+"""The stored campaign that the tests hold estimators against, and the command that does it."""
+
+import functools
+
+from typer.testing import CliRunner, Result
+
+from analysis.__main__ import app
+from analysis.campaign import Campaign, main_campaigns, read_campaign
+from tests.conftest import BIG
+
+# The first request, which every error must name.
+FIRST_REQUEST = "qwen3.5-27b, decode, B=1, L=512: "
+
+
+@functools.cache
+def campaign(model: str = BIG) -> Campaign:
+    """The main campaign of a model."""
+    return next(c for c in map(read_campaign, main_campaigns()) if c.model == model)
+
+
+def run(*arguments: object) -> Result:
+    """``python -m analysis validate`` on that campaign."""
+    file = campaign().results.path
+    return CliRunner().invoke(app, ["validate", *(str(a) for a in arguments), "--file", str(file)])

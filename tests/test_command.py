@@ -1,0 +1,176 @@
+"""An estimator that is another program: what it may answer, how it may fail, and that it is gone afterwards."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from analysis.breakdown import EstimatorError, checked
+from analysis.command import running
+from analysis.estimators import kvanta
+from analysis.referee import score_all, scored
+from tests.conftest import ROOT
+from tests.refereed import FIRST_REQUEST, campaign, run
+
+GOOD = {"predicts": "allocated", "weights_bytes": 54_000_000_000, "total_bytes": 55_000_000_000}
+
+
+def python(program: str) -> str:
+    return shlex.join([sys.executable, "-c", program])
+
+
+def answering(text: str) -> str:
+    """A command that answers every request with the same line."""
+    return python(f"import sys\nfor line in sys.stdin: print({text!r}, flush=True)")
+
+
+def without(name: str) -> str:
+    return json.dumps({key: value for key, value in GOOD.items() if key != name})
+
+
+BAD = {
+    "not JSON (": answering("ready"),
+    "expected an object": answering("[1, 2]"),
+    "missing total_bytes": answering(without("total_bytes")),
+    "missing weights_bytes": answering(without("weights_bytes")),
+    "missing predicts": answering(without("predicts")),
+    "unknown kv_bytes": answering(json.dumps(GOOD | {"kv_bytes": 1})),
+    "predicts 'vram' is not one of": answering(json.dumps(GOOD | {"predicts": "vram"})),
+    "total_bytes must be 0 bytes or more, got nan": answering(json.dumps(GOOD | {"total_bytes": float("nan")})),
+    "total_bytes must be 0 bytes or more, got inf": answering(json.dumps(GOOD | {"total_bytes": float("inf")})),
+    "kv_cache_bytes must be 0 bytes or more, got -1": answering(json.dumps(GOOD | {"kv_cache_bytes": -1})),
+    "kv_cache_bytes must be a number of bytes, got '1'": answering(json.dumps(GOOD | {"kv_cache_bytes": "1"})),
+    "kv_cache_bytes must be a number of bytes, got True": answering(json.dumps(GOOD | {"kv_cache_bytes": True})),
+    "the terms add up to": answering(json.dumps(GOOD | {"kv_cache_bytes": 2_000_000_000})),
+    "give the whole or the two": answering(json.dumps(GOOD | {"state_bytes": 1, "conv_state_bytes": 1})),
+    "it looks like GB: multiply by 1,000,000,000": answering(json.dumps(GOOD | {"weights_bytes": 54})),
+    "divide by 1,000,000,000": answering(json.dumps(GOOD | {"total_bytes": 55 * 10**18})),
+    "exited with 3 without an answer; its last words: out of ideas": python(
+        "import sys; print('out of ideas', file=sys.stderr); sys.exit(3)"
+    ),
+    "was killed by signal 9": python("import os; os.kill(os.getpid(), 9)"),
+    "no answer within 0.5 s": python("import time; time.sleep(60)"),
+    "closed its stdout": python("import os, time; os.close(1); time.sleep(60)"),
+    "not UTF-8": python("import sys; sys.stdout.buffer.write(bytes([255, 10])); sys.stdout.flush(); input()"),
+    "and no end of the line": python("print('x' * 2_000_000, end='', flush=True); input()"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("complaint", BAD)
+def test_a_bad_answer_is_an_error_that_names_the_request(complaint: str) -> None:
+    result = run(BAD[complaint], "--deadline-s", 0.5 if "within" in complaint or "stdout" in complaint else 20)
+    assert (2, True, True) == (result.exit_code, FIRST_REQUEST in result.stderr, complaint in result.stderr), (
+        result.stderr
+    )
+
+
+def test_a_second_line_for_one_request_is_not_taken_for_the_next_answer() -> None:
+    line = json.dumps(GOOD)
+    result = run(
+        python(f"import sys\nfor _ in sys.stdin: sys.stdout.write({(line + chr(10)) * 2!r}); sys.stdout.flush()")
+    )
+    assert (2, True) == (result.exit_code, "before it was asked, the command wrote" in result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("fitmygpuu", "is no estimator: give path/file.py:function"),
+        ("", "is no estimator"),
+        ("'unbalanced", "not a command for a shell"),
+        ("./no-such-program --now", "./no-such-program: can't be started (No such file or directory)"),
+        ("no-such.py:estimate", "there is no file no-such.py"),
+        ("no-such.csv", "no-such.csv: No such file or directory"),
+    ],
+)
+def test_what_is_no_estimator_is_said_so(text: str, complaint: str) -> None:
+    result = run(text)
+    assert (2, True) == (result.exit_code, complaint in result.stderr), result.stderr
+
+
+def ended(pid: int) -> bool:
+    """Whether nobody is left of a process group; a killed child of a killed child is reaped by init in a moment."""
+    for _ in range(100):
+        try:
+            os.killpg(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_hanging_command_and_its_children_are_gone_afterwards() -> None:
+    program = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    with pytest.raises(EstimatorError), running([sys.executable, "-c", program], 0.3) as command:
+        command.estimate(campaign().points[0].request)
+    assert ended(command.pid)
+
+
+def test_a_terminated_validation_takes_its_command_with_it(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    program = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    ours = subprocess.Popen(
+        [sys.executable, "-m", "analysis", "validate", python(program), "--file", str(campaign().results.path)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    for _ in range(500):
+        if note.exists() and note.read_text():
+            break
+        time.sleep(0.02)
+    ours.send_signal(signal.SIGTERM)
+    assert (128 + signal.SIGTERM, True) == (ours.wait(20), ended(int(note.read_text())))
+
+
+FUNCTION = """
+from analysis.estimators.kvanta import estimate as kvanta
+
+
+def estimate(request):
+    print("a word for whoever reads along")
+    return kvanta(request)
+
+
+def as_dict(request):
+    return {"predicts": "allocated", "weights_bytes": 54e9, "total_bytes": 55e9 + request.batch}
+
+
+def broken(request):
+    return request.shapes.n_fall
+"""
+
+
+@pytest.fixture
+def functions(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(FUNCTION, encoding="utf-8")
+    return path
+
+
+def test_a_python_function_is_scored_as_the_module_that_it_calls(functions: Path) -> None:
+    theirs = score_all(f"{functions}:estimate", [campaign()])[0]
+    assert scored("kvanta", kvanta.estimate, campaign()).errors == theirs.errors
+
+
+def test_a_python_function_may_return_a_dict(functions: Path) -> None:
+    assert 55_000_000_001 == score_all(f"{functions}:as_dict", [campaign()])[0].totals[0].predicted_bytes
+
+
+def test_a_python_function_that_raises_is_a_clear_error(functions: Path) -> None:
+    result = run(f"{functions}:broken")
+    assert (2, True) == (result.exit_code, FIRST_REQUEST in result.stderr and "no attribute 'n_fall'" in result.stderr)
+
+
+def test_a_python_file_without_the_function_is_a_clear_error(functions: Path) -> None:
+    assert "has no function other" in run(f"{functions}:other").stderr
+
+
+def test_an_answer_may_have_fractions_of_a_byte() -> None:
+    assert 2 == checked(GOOD | {"weights_bytes": 1.6}, "x").weights_bytes

@@ -1,0 +1,53 @@
+"""A planted wrong estimator is named by what it got wrong."""
+
+from collections.abc import Callable
+
+from analysis.breakdown import Breakdown, Request, added_up
+from analysis.ours import exact_terms
+from analysis.referee import scored
+from analysis.suspects import named
+from tests.refereed import campaign
+
+
+def planted(**changes: Callable[[Request, dict[str, int]], float]) -> dict[str, str]:
+    """What the term table says about the exact terms with some of them changed."""
+
+    def estimate(request: Request) -> Breakdown:
+        answer = exact_terms(request)
+        names = ("weights", "kv_cache", "recurrent_state", "conv_state")
+        terms = {name: getattr(answer, f"{name}_bytes") for name in names}
+        return added_up("requested", **terms | {name: change(request, terms) for name, change in changes.items()})
+
+    return named([e for e in scored("planted", estimate, campaign()).errors if e.term != "total"])
+
+
+def test_kv_on_all_64_layers_is_named() -> None:
+    assert {"kv_cache": "KV on all 64 layers instead of 16"} == planted(kv_cache=lambda r, t: 4 * t["kv_cache"])
+
+
+def test_a_state_in_bf16_is_named() -> None:
+    expected = {"recurrent_state": "recurrent state in bf16", "state": "state in bf16"}
+    assert expected == planted(recurrent_state=lambda r, t: t["recurrent_state"] / 2)
+
+
+def test_gib_for_gb_is_named_in_every_term() -> None:
+    found = planted(
+        **{
+            name: lambda r, t, name=name: t[name] / 2**30 * 1e9
+            for name in ("weights", "kv_cache", "recurrent_state", "conv_state")
+        }
+    )
+    assert ["GiB for GB"] * 5 == list(found.values())
+
+
+def test_two_faults_in_one_term_are_named_together() -> None:
+    found = planted(kv_cache=lambda r, t: 4 * t["kv_cache"] / 2**30 * 1e9)
+    assert {"kv_cache": "KV on all 64 layers instead of 16, and GiB for GB"} == found
+
+
+def test_the_exact_terms_are_not_suspected() -> None:
+    assert {} == planted()
+
+
+def test_a_number_that_no_assumption_gives_is_not_named() -> None:
+    assert {} == planted(kv_cache=lambda r, t: 1.7 * t["kv_cache"])
