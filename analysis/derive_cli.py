@@ -63,13 +63,14 @@ def verify_formulas(
     shapes: Annotated[int, typer.Option(help="Random shapes to replay.")] = 200,
     most_batch: Annotated[int, typer.Option(help="Largest batch.")] = 64,
     most_context: Annotated[int, typer.Option(help="Longest context.")] = 262_144,
+    least_context: Annotated[int, typer.Option(help="Shortest context.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the shapes.")] = 1,
 ) -> None:
     """Replay random shapes and hold each formula against them, to the byte; writes checks/<formula> beside it."""
     worst = 0
     for path in files:
         formula = read_derived(path)
-        chosen = random_shapes(shapes, most_batch, most_context, seed)
+        chosen = random_shapes(shapes, most_batch, most_context, seed, least_context)
         configuration = formula.configuration
         with replaying(model or configuration.model, fake, configuration.model_class) as replays:
             program = Program(replays, configuration, formula.phase)
@@ -86,13 +87,14 @@ def verify_formulas(
     raise typer.Exit(1 if worst else 0)
 
 
-def random_shapes(count: int, most_batch: int, most_context: int, seed: int) -> list[Shape]:
+def random_shapes(count: int, most_batch: int, most_context: int, seed: int, least_context: int = 1) -> list[Shape]:
     """Distinct shapes, log-uniform in both axes, so that short contexts are among them."""
     chance = np.random.default_rng(seed)
     found: dict[Shape, None] = {}
     while len(found) < count:
-        b, c = np.exp(chance.uniform(0, np.log([most_batch + 1, most_context + 1]))).astype(int).tolist()
-        found[Shape(batch=min(b, most_batch), context_tokens=min(c, most_context))] = None
+        low, high = np.log([1, least_context]), np.log([most_batch + 1, most_context + 1])
+        b, c = np.exp(chance.uniform(low, high)).astype(int).tolist()
+        found[Shape(batch=min(b, most_batch), context_tokens=min(max(c, least_context), most_context))] = None
     return list(found)
 
 

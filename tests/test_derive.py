@@ -46,7 +46,8 @@ def formula(answers: Answers) -> Formulas:
 
 def differences(formula: Derived, answers: Answers, shapes: int, most_context: int) -> set[tuple[int, int]]:
     found = set()
-    for shape in random_shapes(shapes, 64, most_context, seed=7):
+    least_context = formula.configuration.prefill_chunk_tokens + 1  # a context of one chunk is not chunked
+    for shape in random_shapes(shapes, 64, most_context, 7, least_context):
         b, c = shape.batch, shape.context_tokens
         log = answers.log(Workload(configuration=formula.configuration, phase=formula.phase, context_tokens=c, batch=b))
         end = log.marks["end"]
