@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from analysis.breakdown import EstimatorError
 from analysis.calibration import (
     Calibration,
     CalibrationError,
@@ -21,16 +20,17 @@ from analysis.calibration import (
     write_calibration,
 )
 from analysis.campaign import REPOSITORY, calibration_path, config_path, model_of, shapes_for, stored_for
-from analysis.derive_cli import derive_model, explain_change, print_ledger, verify_formulas
-from analysis.derived import Derived, OtherProgram, OutsideDomain
-from analysis.derived_files import DerivedError, UnknownVariant, stored_formulas
+from analysis.derivation.derive_cli import derive_model, explain_change, print_ledger, verify_formulas
+from analysis.derivation.derived import Derived, OtherProgram, OutsideDomain
+from analysis.derivation.derived_files import DerivedError, UnknownVariant, stored_formulas
+from analysis.derivation.moves import NotComparable
+from analysis.derivation.pieces import NotDerived
+from analysis.derivation.replays import NotReplayed
 from analysis.drift import all_fitted_terms, judge, out_of_memory
 from analysis.evidence import MixedError
 from analysis.model import ConfigError
-from analysis.moves import NotComparable
-from analysis.pieces import NotDerived
-from analysis.referee_cli import rank_estimators, validate_estimator
-from analysis.replays import NotReplayed
+from analysis.refereeing.breakdown import EstimatorError
+from analysis.refereeing.referee_cli import rank_estimators, validate_estimator
 from analysis.verdict import (
     AGREEMENT,
     BAD_INPUT,

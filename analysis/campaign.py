@@ -7,7 +7,7 @@ from pathlib import Path
 from analysis.calibration import Calibration, WrongEnvironment, read_calibration
 from analysis.evidence import MixedError
 from analysis.model import Shapes, read_shapes
-from analysis.score import Point, card_bytes, points
+from analysis.refereeing.score import Point, card_bytes, points
 from harness.records import Measured, ResultsFile, read
 
 REPOSITORY = Path(__file__).parents[1]

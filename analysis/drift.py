@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from analysis.calibration import Calibration, comparable
 from analysis.causes import explain
-from analysis.derived import Derived
-from analysis.derived_verdict import judge_derived
+from analysis.derivation.derived import Derived
+from analysis.derivation.derived_verdict import judge_derived
 from analysis.evidence import FittedTerm, Sample, counting, fitted_terms, measured, unattributed_bytes
 from analysis.faults import judge_faults, judge_standards
 from analysis.fit import Coefficient, Fit, Unidentifiable

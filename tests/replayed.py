@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from analysis.derived_files import configuration_of
-from analysis.replays import NotReplayed
+from analysis.derivation.derived_files import configuration_of
+from analysis.derivation.replays import NotReplayed
 from harness.child import Child
 from harness.events import EventLog, unpack
 from harness.gpus import labelled, read_gpus
@@ -30,7 +30,7 @@ def small_config(folder: Path) -> Path:
 
 
 class Answers:
-    """The harness's replays, asked without a process of its own between; see :class:`analysis.replays.Replays`."""
+    """The harness's replays, asked without a process of its own between; see ``analysis.derivation.replays``."""
 
     def __init__(self, config: Path, module: str = "harness.worker") -> None:
         plan = Plan(

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from analysis.breakdown import Breakdown, Request, added_up
-from analysis.changes import changes, worse
 from analysis.estimators import fitmygpu, kvanta
-from analysis.referee import scored
+from analysis.refereeing.breakdown import Breakdown, Request, added_up
+from analysis.refereeing.changes import changes, worse
+from analysis.refereeing.referee import scored
 from tests.refereed import campaign, run
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.breakdown import EstimatorError, checked
-from analysis.command import running
 from analysis.estimators import kvanta
-from analysis.referee import score_all, scored
+from analysis.refereeing.breakdown import EstimatorError, checked
+from analysis.refereeing.command import running
+from analysis.refereeing.referee import score_all, scored
 from tests.conftest import ROOT
 from tests.refereed import FIRST_REQUEST, campaign, run
 

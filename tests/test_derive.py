@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from analysis.derive import derive
-from analysis.derive_cli import random_shapes
-from analysis.derived import Derived, OtherProgram, OutsideDomain
-from analysis.derived_files import derived_path, phases_of, read_derived, to_json, write_derived
-from analysis.groups import CONVOLUTION, INPUTS, KV_CACHE, LOGITS, OTHER, RECURRENT, WEIGHTS
-from analysis.ledger import by_group, closes, ledger_markdown
-from analysis.moves import moves_text
-from analysis.pieces import NotDerived
-from analysis.replays import NotReplayed
+from analysis.derivation.derive import derive
+from analysis.derivation.derive_cli import random_shapes
+from analysis.derivation.derived import Derived, OtherProgram, OutsideDomain
+from analysis.derivation.derived_files import derived_path, phases_of, read_derived, to_json, write_derived
+from analysis.derivation.groups import CONVOLUTION, INPUTS, KV_CACHE, LOGITS, OTHER, RECURRENT, WEIGHTS
+from analysis.derivation.ledger import by_group, closes, ledger_markdown
+from analysis.derivation.moves import moves_text
+from analysis.derivation.pieces import NotDerived
+from analysis.derivation.replays import NotReplayed
 from harness.events import EventLog, live_bytes, peak_event
 from harness.records import Environment, Kernels, Phase, Workload
 from tests.conftest import ROOT

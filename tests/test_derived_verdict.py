@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from analysis.derived_verdict import TERM, judge_derived
+from analysis.derivation.derived_verdict import TERM, judge_derived
 from analysis.drift import judge
 from analysis.model import read_shapes
 from analysis.verdict import Verdict

@@ -4,11 +4,11 @@ from time import perf_counter
 
 import pytest
 
-from analysis.breakdown import Request, asked
 from analysis.estimators import canitrun, fitmygpu, gguf_parser, llmfit, nominal, sglang, vllm_pool
 from analysis.estimators.catalogue import ESTIMATORS
 from analysis.model import read_shapes
-from analysis.ours import exact_terms
+from analysis.refereeing.breakdown import Request, asked
+from analysis.refereeing.ours import exact_terms
 from tests.conftest import CONFIGS, ROOT
 
 MODELS = {name: CONFIGS / "models" / f"{name}.json" for name in ("qwen3.5-27b", "qwen3.5-9b")}

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from analysis.estimators import fitmygpu
-from analysis.referee import score_all, scored
+from analysis.refereeing.referee import score_all, scored
 from tests.conftest import ROOT
 from tests.refereed import campaign, run
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.predictions import read_predictions
+from analysis.refereeing.predictions import read_predictions
 from tests.conftest import BIG
 from tests.refereed import campaign, run
 

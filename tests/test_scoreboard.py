@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from analysis.__main__ import app
 from analysis.campaign import main_campaigns, read_campaign
 from analysis.estimators.catalogue import ESTIMATORS
-from analysis.referee import OURS
-from analysis.scoreboard import Board, scoreboard
+from analysis.refereeing.referee import OURS
+from analysis.refereeing.scoreboard import Board, scoreboard
 from tests.conftest import BIG, ROOT
 
 FILES = ("scoreboard.md", "scoreboard.csv")

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from analysis.breakdown import Breakdown, Request, added_up
-from analysis.ours import exact_terms
-from analysis.referee import scored
-from analysis.suspects import named
+from analysis.refereeing.breakdown import Breakdown, Request, added_up
+from analysis.refereeing.ours import exact_terms
+from analysis.refereeing.referee import scored
+from analysis.refereeing.suspects import named
 from tests.refereed import campaign
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.breakdown import EstimatorError
 from analysis.estimators import fitmygpu
-from analysis.referee import OURS, scored
-from analysis.score import by_term, errors, read_tolerance
+from analysis.refereeing.breakdown import EstimatorError
+from analysis.refereeing.referee import OURS, scored
+from analysis.refereeing.score import by_term, errors, read_tolerance
 from tests.refereed import campaign, run
 
 

@@ -7,8 +7,8 @@ The library needs torch, so it is asked as a command, :mod:`harness.runtimes.acc
 import functools
 from pathlib import Path
 
-from analysis.breakdown import Breakdown, Estimator, Request, added_up
-from analysis.predictions import read_predictions
+from analysis.refereeing.breakdown import Breakdown, Estimator, Request, added_up
+from analysis.refereeing.predictions import read_predictions
 
 STORED = Path(__file__).parents[2] / "results" / "estimates" / "accelerate.csv"
 INFERENCE = 0.20

@@ -1,6 +1,5 @@
 """Every third-party estimator by the name it is ranked under."""
 
-from analysis.breakdown import Estimator
 from analysis.estimators import (
     accelerate,
     canitrun,
@@ -15,6 +14,7 @@ from analysis.estimators import (
     nyxkrage,
     vllm_pool,
 )
+from analysis.refereeing.breakdown import Estimator
 
 ESTIMATORS: dict[str, Estimator] = {
     "fitmygpu": fitmygpu.estimate,

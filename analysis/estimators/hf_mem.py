@@ -3,9 +3,9 @@
 No linear state. The warm-up is what one forward pass of T batched tokens takes, T being the whole batch here.
 """
 
-from analysis.breakdown import Breakdown, Request, added_up
 from analysis.formula import kv_bytes_per_token
 from analysis.model import checkpoint_bytes
+from analysis.refereeing.breakdown import Breakdown, Request, added_up
 
 
 def estimate(request: Request) -> Breakdown:

@@ -3,9 +3,9 @@
 Claims: the allocated bytes. Beside the checkpoint's own bytes as weights.
 """
 
-from analysis.breakdown import Breakdown, Request, added_up
 from analysis.formula import conv_bytes_per_sequence, kv_bytes_per_token, recurrent_bytes_per_sequence
 from analysis.model import checkpoint_bytes
+from analysis.refereeing.breakdown import Breakdown, Request, added_up
 
 
 def estimate(request: Request) -> Breakdown:

@@ -3,8 +3,8 @@
 Claims: the allocated bytes. Given the exact text weights, as its published comparison was.
 """
 
-from analysis.breakdown import Breakdown, Request, added_up
 from analysis.model import text_parameters
+from analysis.refereeing.breakdown import Breakdown, Request, added_up
 
 
 def estimate(request: Request) -> Breakdown:

@@ -2,8 +2,8 @@
 
 import re
 
-from analysis.breakdown import Request
 from analysis.model import Shapes, text_parameters
+from analysis.refereeing.breakdown import Request
 
 
 def nominal_parameters(request: Request) -> int:

@@ -6,7 +6,7 @@ them. On the fake device there is nothing between the two but the program, so th
 
 from collections.abc import Iterable
 
-from analysis.derived import Derived, OtherProgram, OutsideDomain
+from analysis.derivation.derived import Derived, OtherProgram, OutsideDomain
 from analysis.formula import phase_regime
 from analysis.verdict import Verdict, point, size
 from harness.records import Configuration, Environment, Measured, Phase, Workload

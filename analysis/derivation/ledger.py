@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from analysis.derived import Derived, Line, Piece, Regime, point_bytes
-from analysis.forms import form_text
-from analysis.groups import GROUPS
+from analysis.derivation.derived import Derived, Line, Piece, Regime, point_bytes
+from analysis.derivation.forms import form_text
+from analysis.derivation.groups import GROUPS
 
 
 def ledger_lines(derived: Derived, piece: Piece) -> tuple[Line, ...]:

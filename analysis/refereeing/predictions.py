@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from analysis.breakdown import FIELDS, Breakdown, Estimator, EstimatorError, Request, checked
+from analysis.refereeing.breakdown import FIELDS, Breakdown, Estimator, EstimatorError, Request, checked
 
 KEYS = ("model", "dtype", "phase", "context_tokens", "batch")
 

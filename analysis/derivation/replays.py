@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from harness.events import EventLog, unpack
 from harness.records import Environment, Kernels, Workload, decode, encode
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class NotReplayed(RuntimeError):

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from analysis.campaign import Campaign
 from analysis.estimators.catalogue import ESTIMATORS
-from analysis.markdown import gb, percent, table
-from analysis.referee import OURS, Scored, scored
-from analysis.score import Score, score
-from analysis.suspects import named
-from analysis.validation import campaign_lines, title
+from analysis.refereeing.markdown import gb, percent, table
+from analysis.refereeing.referee import OURS, Scored, scored
+from analysis.refereeing.score import Score, score
+from analysis.refereeing.suspects import named
+from analysis.refereeing.validation import campaign_lines, title
 
 SHOWN_TERMS = ("weights", "kv_cache", "state", "rest", "total")
 PHASES = ("prefill", "decode")

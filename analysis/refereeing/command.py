@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import NoReturn
 
-from analysis.breakdown import Breakdown, EstimatorError, Request, from_answer, to_request_line
+from analysis.refereeing.breakdown import Breakdown, EstimatorError, Request, from_answer, to_request_line
 
 DEADLINE_S = 30.0
 LONGEST_ANSWER_BYTES = 1 << 20
@@ -132,7 +132,7 @@ def running(words: Sequence[str], deadline_s: float = DEADLINE_S) -> Iterator[Co
 
 def python_function(target: str) -> list[str]:
     """The command that serves ``path/file.py:function``, so that a function can hang or crash no more than others."""
-    return [sys.executable, "-m", "analysis.serve", target]
+    return [sys.executable, "-m", "analysis.refereeing.serve", target]
 
 
 def _leave(number: int, frame: object) -> NoReturn:

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from analysis.forms import Ints
+from analysis.derivation.forms import Ints
 
 LARGEST = 2**62
 

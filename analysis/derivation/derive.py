@@ -1,6 +1,6 @@
 """Derives the formula of one phase of one configuration from replays: regimes, forms, ledgers.
 
-A kind of call (analysis/forms.py) has two axes: the batch and a number that stands for tokens. Regimes are ranges of
+A kind of call (forms.py) has two axes: the batch and a number that stands for tokens. Regimes are ranges of
 both; each is replayed at its corners, its probes and some shapes in general position, all of which must have one
 sequence of events and be met to the byte. What is not met is refused, with the shape.
 """
@@ -8,11 +8,21 @@ sequence of events and be met to the byte. What is not met is refused, with the 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from analysis.derived import Derived, Line, Regime, derived_key
-from analysis.forms import MASK_TOKENS, MOST_CONTEXT_TOKENS, Call, Domain, Ints, Shape, calls_of, columns_of, design
-from analysis.maxima import Space
-from analysis.pieces import NotDerived, factors_at, regime_of, solve_regime
-from analysis.regimes import (
+from analysis.derivation.derived import Derived, Line, Regime, derived_key
+from analysis.derivation.forms import (
+    MASK_TOKENS,
+    MOST_CONTEXT_TOKENS,
+    Call,
+    Domain,
+    Ints,
+    Shape,
+    calls_of,
+    columns_of,
+    design,
+)
+from analysis.derivation.maxima import Space
+from analysis.derivation.pieces import NotDerived, factors_at, regime_of, solve_regime
+from analysis.derivation.regimes import (
     PROBED_BATCHES,
     PROBED_TOKENS,
     NoRanges,
@@ -21,8 +31,8 @@ from analysis.regimes import (
     signature,
     with_mask,
 )
-from analysis.replays import Replays
-from analysis.solve import pivot_rows_and_columns
+from analysis.derivation.replays import Replays
+from analysis.derivation.solve import pivot_rows_and_columns
 from harness.events import Allocation, EventLog, alive
 from harness.records import Configuration, Phase, Workload
 

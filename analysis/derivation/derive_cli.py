@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from analysis.derive import Program, derive
-from analysis.derived import Derived
-from analysis.derived_files import configuration_of, derived_path, phases_of, read_derived, write_derived
-from analysis.forms import Shape
-from analysis.ledger import formula_text, ledger_markdown
-from analysis.moves import moves_text
-from analysis.replays import ROOT, replaying
+from analysis.derivation.derive import Program, derive
+from analysis.derivation.derived import Derived
+from analysis.derivation.derived_files import configuration_of, derived_path, phases_of, read_derived, write_derived
+from analysis.derivation.forms import Shape
+from analysis.derivation.ledger import formula_text, ledger_markdown
+from analysis.derivation.moves import moves_text
+from analysis.derivation.replays import ROOT, replaying
 from harness.events import live_bytes, peak_event
 from harness.records import Configuration, Phase
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 from analysis.campaign import Campaign
-from analysis.changes import changes
-from analysis.markdown import gb, percent, table
-from analysis.referee import Scored
-from analysis.score import TERMS, Error, by_term
-from analysis.suspects import named
+from analysis.refereeing.changes import changes
+from analysis.refereeing.markdown import gb, percent, table
+from analysis.refereeing.referee import Scored
+from analysis.refereeing.score import TERMS, Error, by_term
+from analysis.refereeing.suspects import named
 from analysis.tables import FAKE_BANNER, environment_text
 
 TERM_HEADER = ("term", "assumes", "n", "median error, GB", "bias, GB", "worst, GB", "worst, %", "worst at")

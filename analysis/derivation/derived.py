@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.forms import Call, Domain, Ints, call_factors, design
+from analysis.derivation.forms import Call, Domain, Ints, call_factors, design
 from harness.records import Configuration, Environment, Kernels, Phase, Workload, encode
 
 PROGRAM_FIELDS = ("gpu_capability", "torch", "transformers", "triton", "fla", "causal_conv1d", "config_sha256")

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.derived import Line, Piece, Regime
-from analysis.forms import Domain, Ints, Shape, call_factors, column_label, design, factor_label
-from analysis.groups import GROUPS, WEIGHTS, any_layer, group_of
-from analysis.maxima import Space, largest_forms
-from analysis.solve import NotAForm, Solver
+from analysis.derivation.derived import Line, Piece, Regime
+from analysis.derivation.forms import Domain, Ints, Shape, call_factors, column_label, design, factor_label
+from analysis.derivation.groups import GROUPS, WEIGHTS, any_layer, group_of
+from analysis.derivation.maxima import Space, largest_forms
+from analysis.derivation.solve import NotAForm, Solver
 from harness.events import Allocation, EventLog
 
 DIMENSION_COLUMNS: tuple[tuple[str, ...], ...] = (

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from analysis.derived import Derived, derived_key
+from analysis.derivation.derived import Derived, derived_key
 from harness.records import Configuration, Phase, RecordError, decode, encode
 
 SCHEMA = 1

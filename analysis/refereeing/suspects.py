@@ -7,8 +7,8 @@ from analysis.causes import hypotheses
 from analysis.estimators.nominal import every_layer_kv_bytes, nominal_parameters
 from analysis.formula import kv_bytes_per_token, recurrent_bytes_per_sequence
 from analysis.model import text_parameters
-from analysis.ours import cache_at_peak
-from analysis.score import Error
+from analysis.refereeing.ours import cache_at_peak
+from analysis.refereeing.score import Error
 from harness.records import Workload
 
 CLOSE = 0.0005  # numbers are published to three or four digits

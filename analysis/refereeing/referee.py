@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.breakdown import Breakdown, Estimator, EstimatorError, Quantity
 from analysis.campaign import Campaign
-from analysis.command import DEADLINE_S, python_function, running
 from analysis.estimators.catalogue import ESTIMATORS
-from analysis.ours import calibrated, exact_terms, held_out
-from analysis.predictions import read_predictions
-from analysis.score import Error, Tolerance, compared, errors
+from analysis.refereeing.breakdown import Breakdown, Estimator, EstimatorError, Quantity
+from analysis.refereeing.command import DEADLINE_S, python_function, running
+from analysis.refereeing.ours import calibrated, exact_terms, held_out
+from analysis.refereeing.predictions import read_predictions
+from analysis.refereeing.score import Error, Tolerance, compared, errors
 
 OURS: dict[str, Callable[[Campaign], Estimator]] = {
     "ours": lambda campaign: _calibrated(campaign),

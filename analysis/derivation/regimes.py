@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
-from analysis.forms import MASK_TOKENS, MOST_BATCH, MOST_CONTEXT_TOKENS
+from analysis.derivation.forms import MASK_TOKENS, MOST_BATCH, MOST_CONTEXT_TOKENS
 from harness.events import EventLog
 
 PROBED_TOKENS = (1, 2, 3, 4, 8, 15, 16, 31, 64, 65, 128, 1000, 4096, 65_535, 262_144, MOST_CONTEXT_TOKENS)

@@ -3,11 +3,11 @@
 import dataclasses
 import functools
 
-from analysis.breakdown import Breakdown, Estimator, EstimatorError, Request, added_up
 from analysis.calibration import Calibration, make_calibration, predicted_transient
 from analysis.drift import all_fitted_terms, judge
 from analysis.formula import inputs, logits, phase_regime, predict
 from analysis.model import Shapes
+from analysis.refereeing.breakdown import Breakdown, Estimator, EstimatorError, Request, added_up
 from harness.records import ResultsFile, Workload
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from analysis.derived import Derived, Line, Piece, Regime
-from analysis.forms import form_text
-from analysis.ledger import by_group, ledger_lines
+from analysis.derivation.derived import Derived, Line, Piece, Regime
+from analysis.derivation.forms import form_text
+from analysis.derivation.ledger import by_group, ledger_lines
 
 
 class NotComparable(ValueError):

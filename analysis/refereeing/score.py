@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.breakdown import Breakdown, EstimatorError, Quantity, Request
 from analysis.drift import configurations
 from analysis.evidence import measured
 from analysis.model import Shapes
-from analysis.ours import cache_at_peak
+from analysis.refereeing.breakdown import Breakdown, EstimatorError, Quantity, Request
+from analysis.refereeing.ours import cache_at_peak
 from harness.records import Environment, Measured, ResultsFile
 
 # The ledger of a peak. "state" is recurrent and conv state together; "rest" is what the peak has beside the terms

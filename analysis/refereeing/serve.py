@@ -1,7 +1,7 @@
-"""``python -m analysis.serve path/file.py:function``: a Python function as a command that answers requests.
+"""``python -m analysis.refereeing.serve path/file.py:function``: a Python function as a command that answers requests.
 
-The function takes a :class:`analysis.breakdown.Request` and returns a :class:`analysis.breakdown.Breakdown`, or a
-dict of its fields. What it prints goes to stderr.
+The function takes a ``Request`` of analysis/refereeing/breakdown.py and returns a ``Breakdown`` or a dict of its
+fields. What it prints goes to stderr.
 """
 
 import contextlib
@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from analysis.breakdown import Breakdown, EstimatorError, Request
 from analysis.model import Shapes
+from analysis.refereeing.breakdown import Breakdown, EstimatorError, Request
 from harness.records import Configuration, Workload, decode
 
 
@@ -37,7 +37,7 @@ def load(target: str) -> Callable[[Request], Any]:
 
 
 def from_request_line(line: str) -> Request:
-    """The request that :func:`analysis.breakdown.to_request_line` wrote."""
+    """The request that :func:`analysis.refereeing.breakdown.to_request_line` wrote."""
     data = json.loads(line)
     workload = Workload(
         configuration=decode(Configuration, data["configuration"]),

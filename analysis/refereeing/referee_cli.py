@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from analysis.referee import Scored
+    from analysis.refereeing.referee import Scored
 
 FilesOption = Annotated[
     list[Path] | None, typer.Option("--file", help="A results file; else the main campaigns in results/.")
@@ -26,9 +26,9 @@ def validate_estimator(
     """Score an estimator against measured bytes; exit with 1 if it is beyond TOLERANCE or worse than BASE."""
     from analysis.campaign import main_campaigns, read_campaign
     from analysis.published import replace
-    from analysis.referee import score_all
-    from analysis.score import read_tolerance
-    from analysis.validation import validation_markdown
+    from analysis.refereeing.referee import score_all
+    from analysis.refereeing.score import read_tolerance
+    from analysis.refereeing.validation import validation_markdown
 
     allowed = read_tolerance(tolerance) if tolerance else None
     campaigns = [read_campaign(path) for path in file or main_campaigns()]
@@ -53,7 +53,7 @@ def validate_estimator(
 
 
 def _worse(found: list["Scored"], replaced: list["Scored"]) -> list[str]:
-    from analysis.changes import worse
+    from analysis.refereeing.changes import worse
 
     pairs = zip(replaced, found, strict=True) if replaced else ()
     reasons = [(now.campaign.model, worse(before.errors, now.errors)) for before, now in pairs]
@@ -67,7 +67,7 @@ def rank_estimators(
     """Rank every estimator and ours on the same measured points."""
     from analysis.campaign import REPOSITORY, main_campaigns, read_campaign
     from analysis.published import replace
-    from analysis.scoreboard import scoreboard, scoreboard_csv, scoreboard_markdown
+    from analysis.refereeing.scoreboard import scoreboard, scoreboard_csv, scoreboard_markdown
 
     boards = [scoreboard(read_campaign(path)) for path in file or main_campaigns()]
     folder = to or REPOSITORY / "results"
