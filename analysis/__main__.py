@@ -109,11 +109,11 @@ def settle_claims(
 ) -> None:
     """Write claims.md into the folder: the FitMyGPU page's claims, each with what was measured and a verdict."""
     from analysis.claims import claims_markdown, read_campaigns
-    from analysis.published import replace
+    from analysis.files import put
 
     with clear_errors():
         lines = list(claims_markdown(read_campaigns(folder)))
-        replace(folder / "claims.md", "\n".join(lines) + "\n")
+        put(folder / "claims.md", "\n".join(lines) + "\n")
     for line in lines:
         typer.echo(line)
     typer.echo("exit 0: settled")

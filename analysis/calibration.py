@@ -8,13 +8,13 @@ Schema history
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from analysis.evidence import FittedTerm
+from analysis.files import put
 from analysis.fit import Coefficient, Fit
 from analysis.formula import COLUMNS, Regime
 from analysis.verdict import Decision, Verdict, exit_code, summary
@@ -137,13 +137,8 @@ def to_json(calibration: Calibration) -> str:
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
-    """Puts the file in place in one step, so that no reader ever sees half of it."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(to_json(calibration), encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """Puts the file in place."""
+    put(path, to_json(calibration))
 
 
 def read_calibration(path: Path) -> Calibration:

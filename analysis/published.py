@@ -5,11 +5,11 @@ A published number may change only with an entry in CHANGELOG.md, which names th
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from analysis.calibration import Calibration, read_calibration
+from analysis.files import put
 from analysis.formula import TERMS
 from analysis.tables import configuration_text, frame, markdown, number
 from analysis.verdict import Verdict
@@ -33,18 +33,8 @@ def digest(path: Path) -> str:
 
 def publish(path: Path, results: ResultsFile, verdicts: Sequence[Verdict]) -> None:
     """Writes the calibration's verdicts beside it: every field as CSV, and Markdown to read."""
-    replace(path.with_suffix(".csv"), frame(verdicts).to_csv(index=False, lineterminator="\n"))
-    replace(path.with_suffix(".md"), markdown(results.environment, verdicts).rstrip("\n") + "\n")
-
-
-def replace(path: Path, text: str) -> None:
-    """Puts a file in place in one step."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    put(path.with_suffix(".csv"), frame(verdicts).to_csv(index=False, lineterminator="\n"))
+    put(path.with_suffix(".md"), markdown(results.environment, verdicts).rstrip("\n") + "\n")
 
 
 def calibrations(results: Path) -> Iterator[tuple[Path, Calibration]]:
@@ -90,7 +80,7 @@ def write_readme(readme: Path, results: Path) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise NotPublished(f"{readme}: the lines {BEGIN!r} and {END!r} are not both there")
-    replace(readme, f"{before}{BEGIN}\n{readme_table(results)}\n{END}{after}")
+    put(readme, f"{before}{BEGIN}\n{readme_table(results)}\n{END}{after}")
 
 
 def unannounced(changelog: Path, results: Path) -> tuple[str, ...]:

@@ -5,11 +5,11 @@ Schema history
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from analysis.derivation.derived import Derived, derived_key
+from analysis.files import put
 from harness.records import Configuration, Phase, RecordError, decode, encode
 
 SCHEMA = 1
@@ -83,14 +83,8 @@ def _rows(items: list[Any]) -> str:
 
 
 def write_derived(derived: Derived, path: Path) -> None:
-    """Puts the file in place in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(to_json(derived), encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """Puts the file in place."""
+    put(path, to_json(derived))
 
 
 def read_derived(path: Path) -> Derived:

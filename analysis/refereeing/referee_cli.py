@@ -25,7 +25,7 @@ def validate_estimator(
 ) -> None:
     """Score an estimator against measured bytes; exit with 1 if it is beyond TOLERANCE or worse than BASE."""
     from analysis.campaign import main_campaigns, read_campaign
-    from analysis.published import replace
+    from analysis.files import put
     from analysis.refereeing.referee import score_all
     from analysis.refereeing.score import read_tolerance
     from analysis.refereeing.validation import validation_markdown
@@ -37,7 +37,7 @@ def validate_estimator(
     text = "\n".join(validation_markdown(found, replaced)) + "\n"
     typer.echo(text)
     if markdown is not None:
-        replace(markdown, text)
+        put(markdown, text)
     complaints = _worse(found, replaced)
     for own in found:
         beyond = own.beyond(allowed) if allowed else ()
@@ -66,13 +66,13 @@ def rank_estimators(
 ) -> None:
     """Rank every estimator and ours on the same measured points."""
     from analysis.campaign import REPOSITORY, main_campaigns, read_campaign
-    from analysis.published import replace
+    from analysis.files import put
     from analysis.refereeing.scoreboard import scoreboard, scoreboard_csv, scoreboard_markdown
 
     boards = [scoreboard(read_campaign(path)) for path in file or main_campaigns()]
     folder = to or REPOSITORY / "results"
     text = "\n".join(scoreboard_markdown(boards)) + "\n"
-    replace(folder / "scoreboard.md", text)
-    replace(folder / "scoreboard.csv", scoreboard_csv(boards))
+    put(folder / "scoreboard.md", text)
+    put(folder / "scoreboard.csv", scoreboard_csv(boards))
     typer.echo(text)
     typer.echo("exit 0: ranked")
