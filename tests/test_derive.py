@@ -22,7 +22,7 @@ from tests.replayed import Answers, small, small_config
 
 Formulas = Callable[[str, Phase], Derived]
 # Variant, shapes and the longest context replayed; a chunked prefill calls the model for each chunk of its context.
-CASES = [("text", 200, 262_144), ("text-static", 20, 262_144), ("text-logits", 20, 262_144), ("text-chunk64", 20, 200)]
+CASES = [("text", 200, 262_144), ("text-static", 20, 262_144), ("text-logits", 20, 262_144), ("text-chunk64", 20, 150)]
 
 
 @pytest.fixture(scope="module")

@@ -158,8 +158,8 @@ class Axis:
         return Domain(batches=batches, contexts=tokens, tokens=fed, padded_mask=self.padded)
 
 
-def derive(replays: Replays, configuration: Configuration, phase: Phase) -> Derived:
-    """The formula; :class:`NotDerived` or :class:`NotReplayed` with the shape at which it can't be had."""
+def check_derivable(configuration: Configuration) -> None:
+    """:class:`NotDerived` for a configuration of which it is known, before any replay, that it is replay only."""
     if configuration.kernels == "torch":
         raise NotDerived(
             "the torch reference loops over chunks in Python, so its number of operations depends on the shape: "
@@ -167,6 +167,11 @@ def derive(replays: Replays, configuration: Configuration, phase: Phase) -> Deri
         )
     if configuration.prefill_chunk_tokens % MASK_TOKENS:
         raise NotDerived(f"a chunk that is no multiple of {MASK_TOKENS} tokens is not folded: replay only")
+
+
+def derive(replays: Replays, configuration: Configuration, phase: Phase) -> Derived:
+    """The formula; :class:`NotDerived` or :class:`NotReplayed` with the shape at which it can't be had."""
+    check_derivable(configuration)
     program = Program(replays, configuration, phase)
     kernels = replays.kernels(program.workload(PROBE))
     lines: dict[Line, int] = {}

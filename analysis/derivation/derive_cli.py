@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from analysis.derivation.derive import Program, derive
+from analysis.derivation.derive import Program, check_derivable, derive
 from analysis.derivation.derived import Derived
 from analysis.derivation.derived_files import configuration_of, derived_path, phases_of, read_derived, write_derived
 from analysis.derivation.forms import Shape
@@ -39,6 +39,8 @@ def derive_model(
     """Derive the formulas of a model from replays on the fake device, and store them."""
     name = Path(model).stem if model.endswith(".json") else model
     configurations = [configuration_of(name, v) for v in variant or ("default", "text")]
+    for configuration in configurations:
+        check_derivable(configuration)
     jobs = [(c, phase) for c in configurations for phase in phases_of(c)]
 
     def derived(job: tuple[Configuration, Phase]) -> tuple[Derived, float]:
