@@ -11,14 +11,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from analysis.evidence import FittedTerm
-from analysis.files import put
+from analysis.files import put, stored
 from analysis.fit import Coefficient, Fit
 from analysis.formula import COLUMNS, Regime
 from analysis.verdict import Decision, Verdict, exit_code, summary
-from harness.records import Configuration, Environment, RecordError, ResultsFile, Standard, Workload, decode, encode
+from harness.records import Configuration, Environment, ResultsFile, Standard, Workload, encode
 
 SCHEMA = 1
 
@@ -143,19 +142,7 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
 
 def read_calibration(path: Path) -> Calibration:
     """A stored calibration; :class:`CalibrationError` names the file and what in it is not as written."""
-    try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise CalibrationError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno})") from error
-    except UnicodeDecodeError as error:
-        raise CalibrationError(f"{path}: not a text file ({error.reason} at byte {error.start})") from error
-    schema = data.pop("schema", None) if isinstance(data, dict) else None
-    if schema != SCHEMA:
-        raise CalibrationError(f"{path}: calibration schema {schema!r}, but this version reads schema {SCHEMA}")
-    try:
-        calibration: Calibration = decode(Calibration, {**data, "name": path.name}, str(path))
-    except RecordError as error:
-        raise CalibrationError(str(error)) from error
+    calibration: Calibration = stored(path, Calibration, "calibration", SCHEMA, CalibrationError)
     if calibration.fingerprint != calibration.environment.fingerprint():
         raise CalibrationError(f"{path}: the fingerprint is not that of the environment; was the file edited?")
     return calibration

@@ -1,7 +1,11 @@
-"""Writing generated files."""
+"""Generated files: writing them, and reading those that hold a record."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
+
+from harness.records import RecordError, decode
 
 
 def put(path: Path, text: str) -> None:
@@ -13,3 +17,23 @@ def put(path: Path, text: str) -> None:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def stored(path: Path, cls: type, what: str, schema: int, error: type[ValueError]) -> Any:
+    """The record of type ``cls`` that a JSON file holds beside its schema number; its ``name`` is the file's.
+
+    ``error`` is raised, naming the file, for what is not as written; ``what`` the file is, for people.
+    """
+    try:
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as at:
+        raise error(f"{path}:{at.lineno}: not JSON ({at.msg} at column {at.colno})") from at
+    except UnicodeDecodeError as at:
+        raise error(f"{path}: not a text file ({at.reason} at byte {at.start})") from at
+    found = data.pop("schema", None) if isinstance(data, dict) else None
+    if found != schema:
+        raise error(f"{path}: {what} schema {found!r}, but this version reads schema {schema}")
+    try:
+        return decode(cls, {**data, "name": path.name}, str(path))
+    except RecordError as at:
+        raise error(str(at)) from at

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.derivation.derived import Derived, derived_key
-from analysis.files import put
-from harness.records import Configuration, Phase, RecordError, decode, encode
+from analysis.files import put, stored
+from harness.records import Configuration, Phase, encode
 
 SCHEMA = 1
 MODEL_CLASSES = {"text": "Qwen3_5ForCausalLM", "default": "Qwen3_5ForConditionalGeneration"}
@@ -89,19 +89,7 @@ def write_derived(derived: Derived, path: Path) -> None:
 
 def read_derived(path: Path) -> Derived:
     """A stored formula; :class:`DerivedError` names the file and what in it is not as written."""
-    try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DerivedError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno})") from error
-    except UnicodeDecodeError as error:
-        raise DerivedError(f"{path}: not a text file ({error.reason} at byte {error.start})") from error
-    schema = data.pop("schema", None) if isinstance(data, dict) else None
-    if schema != SCHEMA:
-        raise DerivedError(f"{path}: derived schema {schema!r}, but this version reads schema {SCHEMA}")
-    try:
-        derived: Derived = decode(Derived, {**data, "name": path.name}, str(path))
-    except RecordError as error:
-        raise DerivedError(str(error)) from error
+    derived: Derived = stored(path, Derived, "derived", SCHEMA, DerivedError)
     if derived.key != derived_key(derived.environment, derived.configuration, derived.phase, derived.kernels):
         raise DerivedError(f"{path}: the key is not that of the program; was the file edited?")
     return derived
