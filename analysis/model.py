@@ -32,6 +32,7 @@ _LINEAR_FIELDS = {
 _VISION_FIELDS = {
     "depth": "depth",
     "hidden": "hidden_size",
+    "heads": "num_heads",
     "intermediate": "intermediate_size",
     "positions": "num_position_embeddings",
     "out_hidden": "out_hidden_size",
@@ -52,6 +53,7 @@ class VisionShapes:
 
     depth: int
     hidden: int
+    heads: int
     intermediate: int
     positions: int
     out_hidden: int
@@ -65,7 +67,8 @@ class VisionShapes:
 class Shapes:
     """Sizes of the text model, all counts of elements. The linear ones are 0 where no layer is linear.
 
-    n_full, n_linear: layers with full attention and with Gated DeltaNet. kv_heads, head_dim: of full attention.
+    n_full, n_linear: layers with full attention and with Gated DeltaNet. kv_heads, head_dim: of full attention, of
+    which rotary_dim elements of each head are rotated.
     vision: ``None`` for a text-only config.
     """
 
@@ -77,6 +80,7 @@ class Shapes:
     query_heads: int
     kv_heads: int
     head_dim: int
+    rotary_dim: int
     attention_bias: bool
     linear_key_heads: int
     linear_value_heads: int
@@ -126,11 +130,13 @@ def shapes_from(config: dict[str, Any], where: str) -> Shapes:
     bias = _flag(text, prefix, "attention_bias", False, problems)
     mtp_layers = _mtp_layers(text, prefix, problems)
     vision = _vision(config, problems)
+    rotated = _rotated_share(text, prefix, problems)
     if problems:
         raise ConfigError(f"{where}: {'; '.join(problems)}")
     return Shapes(
         n_full=n_full,
         n_linear=n_linear,
+        rotary_dim=int(numbers["head_dim"] * rotated),
         attention_bias=bool(bias),
         tied_embeddings=bool(tied),
         mtp_layers=mtp_layers,
@@ -192,6 +198,17 @@ def _layers(text: dict[str, Any], prefix: str, problems: list[str]) -> tuple[int
 def _mtp_layers(text: dict[str, Any], prefix: str, problems: list[str]) -> int:
     key = "mtp_num_hidden_layers"
     return _integers(text, prefix, {"layers": key}, problems)["layers"] if text.get(key) else 0
+
+
+def _rotated_share(text: dict[str, Any], prefix: str, problems: list[str]) -> float:
+    """Share of each head that is rotated (``Qwen3_5TextRotaryEmbedding``); the family's default is a quarter."""
+    rope = text.get("rope_parameters")
+    share = rope.get("partial_rotary_factor") if isinstance(rope, dict) else None
+    share = text.get("partial_rotary_factor", 0.25) if share is None else share
+    if isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1:
+        return share
+    problems.append(f"{prefix}partial_rotary_factor must be above 0 and at most 1, got {share!r}")
+    return 0.0
 
 
 def _vision(config: dict[str, Any], problems: list[str]) -> VisionShapes | None:
@@ -265,6 +282,17 @@ def resident_parameters(shapes: Shapes, model_class: ModelClass) -> int:
     """Elements that the transformers class keeps in memory. The MTP part never is: no class has it."""
     vision = vision_parameters(shapes) if model_class == "Qwen3_5ForConditionalGeneration" else 0
     return text_parameters(shapes) + vision
+
+
+def buffers_bytes(shapes: Shapes, model_class: ModelClass) -> int:
+    """Bytes of the registered buffers: the rotary frequencies, kept twice in float32, of the text model and the tower.
+
+    The tower rotates half of each head, so it has half as many frequencies again.
+    """
+    frequencies = -(-shapes.rotary_dim // 2)
+    if shapes.vision is not None and model_class == "Qwen3_5ForConditionalGeneration":
+        frequencies += -(-(shapes.vision.hidden // shapes.vision.heads // 2) // 2)
+    return 2 * 4 * frequencies
 
 
 def weights_bytes(shapes: Shapes, model_class: ModelClass, element_bytes: int = 2) -> int:

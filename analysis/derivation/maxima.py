@@ -48,6 +48,10 @@ class Space:
         (b0, b1), (l0, l1) = self.domain.batches, self.domain.contexts
         batch = np.exp(chance.uniform(np.log(b0), np.log(b1 + 1), 4 * count)).astype(np.int64).clip(b0, b1)
         context = np.exp(chance.uniform(np.log(l0), np.log(l1 + 1), 4 * count)).astype(np.int64).clip(l0, l1)
+        if self.call == "last":  # few contexts leave a last call of few tokens: those that do are drawn, not awaited
+            t0, t1 = self.domain.tokens
+            fed = np.exp(chance.uniform(np.log(t0), np.log(t1 + 1), 4 * count)).astype(np.int64).clip(t0, t1)
+            context = (context // self.chunk * self.chunk + fed).clip(l0, l1)
         edges = np.array(list(itertools.product((b0, b1), (l0, min(l0 + 1, l1), max(l1 - 1, l0), l1))), dtype=np.int64)
         shapes = self.inside(np.concatenate([edges[:, 0], batch]), np.concatenate([edges[:, 1], context]))
         return shapes[:count]
