@@ -29,6 +29,11 @@ from analysis.derivation.replays import NotReplayed
 from analysis.drift import all_fitted_terms, judge, out_of_memory
 from analysis.evidence import MixedError
 from analysis.model import ConfigError
+from analysis.predicting.cards import CardError
+from analysis.predicting.predict_cli import predict_memory, show_capacity
+from analysis.predicting.predictor import NothingKnown
+from analysis.predicting.simulate import simulate_allocator
+from analysis.predicting.simulated import SimulatedError
 from analysis.refereeing.breakdown import EstimatorError
 from analysis.refereeing.referee_cli import rank_estimators, validate_estimator
 from analysis.verdict import (
@@ -42,7 +47,15 @@ from analysis.verdict import (
 )
 from harness.records import RecordError, ResultsFile, read
 
-DERIVED_ERRORS = (DerivedError, NotComparable, NotReplayed, OutsideDomain, UnknownVariant)
+STORED_ERRORS = (
+    CalibrationError,
+    SimulatedError,
+    DerivedError,
+    NotComparable,
+    NotReplayed,
+    OutsideDomain,
+    UnknownVariant,
+)
 KINDS = {DISAGREEMENT: "refused", BAD_INPUT: "bad input", WRONG_ENVIRONMENT: "environment not as asked"}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
@@ -126,9 +139,9 @@ def clear_errors() -> Iterator[None]:
         yield
     except (WrongEnvironment, OtherProgram) as error:
         code, message = WRONG_ENVIRONMENT, str(error)
-    except (NotCalibrated, NotDerived) as error:
+    except (NotCalibrated, NotDerived, NothingKnown) as error:
         code, message = DISAGREEMENT, str(error)
-    except (CalibrationError, ConfigError, EstimatorError, MixedError, RecordError, *DERIVED_ERRORS) as error:
+    except (CardError, ConfigError, EstimatorError, MixedError, RecordError, *STORED_ERRORS) as error:
         code, message = BAD_INPUT, str(error)
     except UnicodeDecodeError as error:
         code, message = BAD_INPUT, f"not a results file: not UTF-8 text ({error.reason} at byte {error.start})"
@@ -165,6 +178,9 @@ for _name, _command in (
     ("explain", explain_change),
     ("validate", validate_estimator),
     ("scoreboard", rank_estimators),
+    ("simulate", simulate_allocator),
+    ("predict", predict_memory),
+    ("capacity", show_capacity),
 ):
     app.command(_name)(clear_errors()(_command))
 

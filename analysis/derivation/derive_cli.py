@@ -16,7 +16,7 @@ from analysis.derivation.derived_files import configuration_of, derived_path, ph
 from analysis.derivation.forms import Shape
 from analysis.derivation.ledger import formula_text, ledger_markdown
 from analysis.derivation.moves import moves_text
-from analysis.derivation.replays import ROOT, replaying
+from analysis.derivation.replays import ROOT, model_name, replaying
 from harness.events import live_bytes, peak_event
 from harness.records import Configuration, Phase
 
@@ -37,8 +37,7 @@ def derive_model(
     results: ResultsOption = ROOT / "results",
 ) -> None:
     """Derive the formulas of a model from replays on the fake device, and store them."""
-    name = Path(model).stem if model.endswith(".json") else model
-    configurations = [configuration_of(name, v) for v in variant or ("default", "text")]
+    configurations = [configuration_of(model_name(model), v) for v in variant or ("default", "text")]
     for configuration in configurations:
         check_derivable(configuration)
     jobs = [(c, phase) for c in configurations for phase in phases_of(c)]

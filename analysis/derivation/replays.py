@@ -14,6 +14,11 @@ from harness.records import Environment, Kernels, Workload, decode, encode
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def model_name(model: str) -> str:
+    """The name of a model that is given by name or by the path of its config."""
+    return Path(model).stem if model.endswith(".json") else model
+
+
 class NotReplayed(RuntimeError):
     """A workload that the harness would not or could not replay; the message is the harness's."""
 

@@ -1,7 +1,7 @@
 """The family's program in symbols: the points at which a forward pass can peak, and the tensors alive there.
 
-Read off the ledgers of derived formulas (``make derived``) of transformers 5.23.0, ``models/qwen3_5/modeling_qwen3_5.py``
-and ``cache_utils.py``, with fla 0.6.0, ``ops/gated_delta_rule``, ``ops/common/chunk_o.py`` and ``chunk_delta_h.py``:
+Read off the ledgers of derived formulas (``make derived``) of transformers 5.23.0, ``modeling_qwen3_5.py`` and
+``cache_utils.py``, with fla 0.6.0, ``ops/gated_delta_rule``, ``ops/common/chunk_o.py`` and ``chunk_delta_h.py``:
 what is a number there is a size of the config here, so that one program answers for every model of the family. A test
 holds it against every stored formula of that software, byte for byte. It knows 16-bit weights, the fla kernels, sdpa
 attention and a dynamic cache, and layers in the family's order, of which the last has full attention.
@@ -120,7 +120,7 @@ def _residual(shapes: Shapes, call: Call, copies: int = 3) -> int:
 
 
 def _cache(shapes: Shapes, call: Call, grown_layers: int) -> int:
-    """Keys and values with ``grown_layers`` layers at their new length and the rest at the old one, if there was one."""
+    """Keys and values: ``grown_layers`` layers at their new length, the rest at the old one if there was one."""
     per_layer = kv_bytes_per_token(shapes) // shapes.n_full * call.batch
     before = (call.cached - call.tokens) if call.continued else 0
     return per_layer * (grown_layers * call.cached + (shapes.n_full - grown_layers) * before)
@@ -128,7 +128,9 @@ def _cache(shapes: Shapes, call: Call, grown_layers: int) -> int:
 
 def _state(shapes: Shapes, call: Call) -> int:
     """A layer's recurrent state of the batch."""
-    return call.batch * shapes.linear_value_heads * shapes.linear_key_dim * shapes.linear_value_dim * STATE_ELEMENT_BYTES
+    return (
+        call.batch * shapes.linear_value_heads * shapes.linear_key_dim * shapes.linear_value_dim * STATE_ELEMENT_BYTES
+    )
 
 
 def _convolved(shapes: Shapes, call: Call) -> int:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 
-from analysis.calibration import Calibration, make_calibration, predicted_transient
+from analysis.calibration import CalibratedTerm, Calibration, make_calibration, predicted_transient
 from analysis.drift import all_fitted_terms, judge
 from analysis.formula import inputs, logits, phase_regime, predict
 from analysis.model import Shapes
@@ -26,7 +26,7 @@ def calibrated(calibration: Calibration) -> Estimator:
             by_configuration[configuration] = _constants(calibration, request)
         terms = _held(request)
         terms["overhead"] += by_configuration[configuration]
-        return added_up("requested", **terms, activations=_transient(calibration, request))
+        return added_up("requested", **terms, activations=transient_of(calibration, request)[0])
 
     return estimate
 
@@ -73,8 +73,11 @@ def _constants(calibration: Calibration, request: Request) -> int:
     return round(sum(c.value for term in constants for c in term.coefficients))
 
 
-def _transient(calibration: Calibration, request: Request) -> float:
-    """The highest of the phase's forms: what will be running at the peak is not known beforehand."""
+def transient_of(calibration: Calibration, request: Request) -> tuple[float, CalibratedTerm]:
+    """The highest of the phase's forms: what will be running at the peak is not known beforehand.
+
+    :class:`EstimatorError` if the calibration has none that covers the shape.
+    """
     workload = request.workload
     regime = phase_regime(workload.phase)
     if workload.phase == "decode":
@@ -82,4 +85,4 @@ def _transient(calibration: Calibration, request: Request) -> float:
     found = predicted_transient(calibration, regime, workload, logits(request.shapes, workload))
     if found is None:
         raise EstimatorError(f"{request.text}: {calibration.name} can't tell the transient")
-    return found[0]
+    return found

@@ -1,0 +1,69 @@
+"""How much memory a card has to give: ``configs/gpus.toml``, what a card reported when it was measured, or the user."""
+
+import difflib
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+LEAST_REPORTED = 0.9  # of the nominal memory: error correction and firmware take the rest (configs/gpus.toml)
+UNITS = {"GB": 10**9, "GiB": 2**30, "MB": 10**6, "MiB": 2**20, "B": 1}
+
+
+class CardError(ValueError):
+    """A card that is not known, or an amount of memory that is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """A GPU by its label, and the least and the most that it has to give. source: where that comes from."""
+
+    label: str
+    least_bytes: int
+    most_bytes: int
+    source: str
+
+
+def read_cards(path: Path) -> dict[str, Card]:
+    """Every section of ``gpus.toml``, by label: nominal memory, of which a card reports up to a tenth less."""
+    sections = tomllib.loads(path.read_text(encoding="utf-8"))
+    return {label: _nominal(label, section["memory_gib"] * 2**30) for label, section in sections.items()}
+
+
+def _nominal(label: str, nominal_bytes: int) -> Card:
+    return Card(
+        label=label,
+        least_bytes=int(nominal_bytes * LEAST_REPORTED),
+        most_bytes=nominal_bytes,
+        source="nominal, of which a card may report up to a tenth less",
+    )
+
+
+def card_of(label: str, path: Path, memory: str = "") -> Card:
+    """The card of a label, with ``memory`` (such as "79.1GiB") where the user knows what it reports.
+
+    :class:`CardError` names near labels, or the sizes that a family's label stands for.
+    """
+    cards = read_cards(path)
+    if label not in cards:
+        sizes = [name for name, section in _sections(path).items() if section.get("family") == label]
+        if sizes:
+            raise CardError(f"{label} is {' or '.join(sizes)}: name the size")
+        near = difflib.get_close_matches(label, cards, n=3, cutoff=0.4)
+        raise CardError(f"no GPU is labelled {label!r}; {'near: ' if near else 'known: '}{', '.join(near or cards)}")
+    if not memory:
+        return cards[label]
+    size = read_amount(memory)
+    return Card(label=label, least_bytes=size, most_bytes=size, source="as given")
+
+
+def _sections(path: Path) -> dict[str, dict[str, object]]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def read_amount(text: str) -> int:
+    """Bytes of an amount such as "79.1GiB"; :class:`CardError` for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(GB|GiB|MB|MiB|B)", text.strip())
+    if not found:
+        raise CardError(f"memory {text!r} is not an amount such as 79.1GiB or 24564MiB")
+    return int(float(found[1]) * UNITS[found[2]])
