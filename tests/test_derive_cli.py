@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from analysis.__main__ import app
+from analysis.cli import app
 from tests.test_derived import FOLDER, stored
 
 
