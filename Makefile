@@ -22,7 +22,8 @@ endif
 .PHONY: measure drift calibrate claims bench derive derived explain validate scoreboard test lint
 
 measure: $(READY)
-	@done=$$(mktemp) && trap 'rm -f "$$done"' EXIT && $(RUN) -m harness measure --path-to "$$done" \
+	@done=$$(mktemp) && trap 'rm -f "$$done"' EXIT && trap 'exit 130' INT \
+	&& $(RUN) -m harness measure --path-to "$$done" \
 		$${GPU:+--gpu "$$GPU"} $${FAKE:+--fake "$$FAKE"} $${MODEL:+--model "$$MODEL"} $${GRID:+--grid "$$GRID"} \
 		$${BUDGET:+--budget "$$BUDGET"} $${WEIGHTS:+--weights "$$WEIGHTS"} $${RESULTS:+--results "$$RESULTS"} \
 	&& { read -r file; read -r config; } < "$$done" && $(RUN) -m analysis judge "$$file" --config "$$config"

@@ -1,281 +1,35 @@
-"""``python -m harness``: runs campaigns, and writes event logs. ``--help`` says how; the README, what comes of it."""
+"""``python -m harness``: the commands of ``harness/cli.py``, and Ctrl-C, which is one line and exit code 130."""
 
-import dataclasses
-import json
+import os
+import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, Any, cast, get_args
 
-import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from harness.child import Child, WorkerFailed
-from harness.gpus import Gpu, identified, labelled, read_gpus
-from harness.grid import Grid, named_file, read_grid
-from harness.inputs import InputError, WrongEnvironment
-from harness.models import checkpoint_of, model_file, sha256_of
-from harness.records import Environment, ModelClass, RecordError, Workload, encode, read
-from harness.replay import Replays, serve
-from harness.results import open_results, results_path
-from harness.runner import (
-    BUILD_DEADLINE_S,
-    Campaign,
-    Plan,
-    Summary,
-    describe,
-    environment_of,
-    final_standard,
-    survey,
-)
-from harness.summary import measurements_tables
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-RESULTS = Path(__file__).resolve().parents[1] / "results"
-DEFAULT_MODEL, DEFAULT_GRID, DEFAULT_FAKE = "qwen3.5-27b", "default", "h200"
-EXIT_FAULT, EXIT_BAD_INPUT, EXIT_ENVIRONMENT, EXIT_INTERRUPTED = 1, 2, 3, 130
-
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-console = Console()
-
-GpuOption = Annotated[str, typer.Option(help="Label of the card that must be there, such as a100 or rtx-4090.")]
-FakeOption = Annotated[str, typer.Option(help="Use the fake device even if there is a card, answering as this one.")]
-ModelOption = Annotated[str, typer.Option(help="Name in configs/models, or path of a config.json.")]
-GridOption = Annotated[str, typer.Option(help="Name in configs/grids, or path of a grid file.")]
-WeightsOption = Annotated[str, typer.Option(help="Checkpoint directory to load instead of random weights.")]
+INTERRUPTED = 130
+LAST_LINE = f"exit {INTERRUPTED}: interrupted\n"
 
 
-@contextmanager
-def exits() -> Iterator[None]:
-    """Turns the errors that a user can mend into one line and an exit code; anything else is a defect and shows."""
-    try:
-        yield
-    except (InputError, RecordError) as error:
-        _leave(EXIT_BAD_INPUT, f"bad input: {error}")
-    except WrongEnvironment as error:
-        _leave(EXIT_ENVIRONMENT, f"environment not as asked: {error}")
-    except KeyboardInterrupt:
-        _leave(EXIT_INTERRUPTED, "interrupted; every finished workload is on file, the same command goes on from there")
-
-
-def _leave(code: int, why: str) -> None:
-    print(f"exit {code}: {why}", file=sys.stderr)
-    raise SystemExit(code)
-
-
-@app.callback()
 def main() -> None:
-    """Measure the memory of hybrid models on a GPU, or replay their allocations without one."""
+    """Runs the command. An interruption runs its ``finally`` blocks; before and after it there is nothing to undo."""
+    signal.signal(signal.SIGINT, _end_now)
+    from harness.cli import app
 
-
-@app.command()
-def measure(
-    gpu: GpuOption = "",
-    fake: FakeOption = "",
-    model: ModelOption = DEFAULT_MODEL,
-    grid: GridOption = DEFAULT_GRID,
-    weights: WeightsOption = "",
-    budget: Annotated[str, typer.Option(help="Seconds after which no workload is started; 0: no limit.")] = "0",
-    results: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
-    path_to: Annotated[
-        str, typer.Option(help="File to write two lines to, for the next command: the results file and the config.")
-    ] = "",
-) -> None:
-    """Run a campaign, or the rest of one, and append every measurement to its results file."""
-    with exits():
-        plan, gpus = _plan(gpu, fake, model, grid, weights, budget)
-        found, standard = survey(plan)
-        environment = _environment(plan, gpus, gpu, found)
-        _say_where(environment)
-        path = results_path(results, plan.grid.name, plan.config_file.stem, environment)
-        with open_results(path, environment) as writer:
-            if standard is not None:
-                writer.append(standard)
-            summary = _run(plan, writer)
-            if standard is not None and summary.measured_now:
-                writer.append(final_standard(plan))
-        console.print(measurements_tables(read(path)))
-        if path_to:
-            Path(path_to).write_text(f"{path}\n{plan.config_file}\n", encoding="utf-8")
-        _conclude(summary, plan.grid, path)
-
-
-def _plan(gpu: str, fake: str, model: str, grid: str, weights: str, budget: str) -> tuple[Plan, tuple[Gpu, ...]]:
-    """Everything that was asked for, checked before any process is started."""
-    gpus = read_gpus(CONFIGS / "gpus.toml")
-    if gpu and fake:
-        raise InputError(f"GPU={gpu} asks for a card and FAKE={fake} for none; give one of them")
-    if gpu:
-        labelled(gpus, gpu)
-    answer_as = labelled(gpus, fake or DEFAULT_FAKE)
-    if len(answer_as) > 1:
-        raise InputError(f"FAKE={fake} can be {' or '.join(g.label for g in answer_as)}; say which")
-    config_file = model_file(CONFIGS / "models", model)
-    plan = Plan(
-        grid=read_grid(named_file(CONFIGS / "grids", grid, ".toml", "grid"), config_file.stem),
-        config_file=config_file,
-        device="fake" if fake else "auto",
-        answer_as=answer_as[0],
-        weights=Path(weights) if weights else None,
-        budget_s=_seconds(budget),
-    )
-    if plan.weights is not None:
-        checkpoint_of(plan.weights, config_file)
-    return plan, gpus
-
-
-def _seconds(budget: str) -> float:
-    """A budget in seconds; 0 is none."""
     try:
-        seconds = float(budget)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise InputError(f"BUDGET must be seconds, 0 or more, got {budget!r}")
-    return seconds
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            app(prog_name="python -m harness")
+        finally:
+            signal.signal(signal.SIGINT, _end_now)
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:  # which typer makes of a KeyboardInterrupt
+            raise
+        sys.stderr.write(LAST_LINE)
+        raise SystemExit(INTERRUPTED) from None
 
 
-def _environment(plan: Plan, gpus: tuple[Gpu, ...], asked: str, found: dict[str, Any]) -> Environment:
-    """The environment that was found, if it is the one that was asked for."""
-    if found["device"] == "cuda":
-        card = identified(gpus, asked or None, found["gpu_name"], found["gpu_total_bytes"], found["mig"])
-        label = card.label
-    elif asked:
-        raise WrongEnvironment(
-            f"GPU={asked} asks for a card, but torch {found['torch']} finds no CUDA device; "
-            "`make measure` without GPU runs on the fake device"
-        )
-    elif plan.weights is not None:
-        raise WrongEnvironment("WEIGHTS are read on a card only; the fake device replays shapes and holds no values")
-    else:
-        label = f"fake-{plan.answer_as.label}"
-    weights = "random" if plan.weights is None else checkpoint_of(plan.weights, plan.config_file)
-    return environment_of(
-        found,
-        gpu_label=label,
-        weights=weights,
-        config_sha256=sha256_of(plan.config_file),
-        grid_sha256=sha256_of(plan.grid.path),
-    )
-
-
-def _say_where(environment: Environment) -> None:
-    """The first line: what is measured on."""
-    e = environment
-    software = f"torch {e.torch}, transformers {e.transformers}, fla {e.fla or 'not installed'}"
-    if e.device == "fake":
-        console.print(
-            f"FAKE DEVICE: no CUDA device is used. Allocations are replayed as on {e.gpu_name}; nothing here was "
-            f"measured on a card.  ({software})",
-            style="bold yellow",
-            soft_wrap=True,
-        )
-    else:
-        console.print(f"{e.gpu_name}, {e.gpu_total_bytes:,} bytes, driver {e.driver}  ({software})", soft_wrap=True)
-
-
-def _run(plan: Plan, writer: Any) -> Summary:
-    """The campaign under a progress bar; without a terminal, a line every tenth of it."""
-    columns = (
-        TextColumn("{task.description:<48}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    total = len(plan.grid.workloads)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("starting", total=total)
-
-        def report(left: int, name: str) -> None:
-            again = name.startswith("again")
-            progress.update(task, completed=total if again else total - left, description=name[:48])
-            if not console.is_terminal and name and (again or left % max(1, total // 10) == 0):
-                console.print(f"{total - left if not again else total}/{total}  {name}", soft_wrap=True)
-
-        return Campaign(plan, writer, report).run()
-
-
-def _conclude(summary: Summary, grid: Grid, path: Path) -> None:
-    """The last lines; leaves with 1 if something failed or a repeat was not identical."""
-    total = len(grid.workloads)
-    console.print(
-        f"{summary.settled} of {total} workloads on file ({summary.measured_now} now): {path}", soft_wrap=True
-    )
-    if summary.measured_now == 0 and summary.settled + summary.beyond_memory == total:
-        console.print("All were measured before; delete the file to measure them again.")
-    if summary.forward_s:
-        share = (summary.elapsed_s - summary.build_s) / summary.forward_s
-        console.print(
-            f"{summary.elapsed_s:.0f} s, {summary.build_s:.0f} s of it starting and building; the rest is "
-            f"{share:.2f} × the {summary.forward_s:.0f} s of forward passes."
-        )
-    if summary.beyond_memory:
-        console.print(f"{summary.beyond_memory} not run: a smaller workload of their kind was out of memory.")
-    if summary.stopped_by_budget:
-        console.print("Stopped by the budget; the same command goes on from here.")
-    if summary.unequal:
-        _leave(EXIT_FAULT, "repeatability fault: " + "; ".join(summary.unequal))
-    if summary.failed:
-        _leave(EXIT_FAULT, f"{len(summary.failed)} failed, the first: {describe(summary.failed[0])}; see {path}")
-
-
-@app.command()
-def log(
-    phase: Annotated[str, typer.Option(help="prefill or decode")],
-    context: Annotated[int, typer.Option(help="Tokens of the prompt, or already cached.")],
-    batch: Annotated[int, typer.Option(help="Sequences.")] = 1,
-    fake: FakeOption = DEFAULT_FAKE,
-    model: ModelOption = DEFAULT_MODEL,
-    out: Annotated[str, typer.Option(help="File to write; standard output if not given.")] = "",
-) -> None:
-    """Write the event log of one workload on the fake device, as JSON (harness/events.py says what is in it)."""
-    with exits():
-        plan, _ = _plan("", fake, model, DEFAULT_GRID, "", "0")
-        workload = next((w for w in plan.grid.workloads if w.phase == phase), None)
-        if workload is None or not context >= 1 or not batch >= 1:
-            raise InputError("--phase is prefill or decode; --context and --batch are 1 or more")
-        text = json.dumps(_event_log(plan, workload, context, batch)) + "\n"
-        if out:
-            Path(out).write_text(text, encoding="utf-8")
-        else:
-            sys.stdout.write(text)
-
-
-@app.command()
-def logs(
-    model: ModelOption = DEFAULT_MODEL,
-    fake: FakeOption = DEFAULT_FAKE,
-    model_class: Annotated[str, typer.Option(help="The class that is built first.")] = "",
-) -> None:
-    """Replay workloads for another program: requests on standard input, answers on standard output.
-
-    harness/replay.py says what the lines are.
-    """
-    with exits():
-        plan, _ = _plan("", fake, model, DEFAULT_GRID, "", "0")
-        configuration = plan.grid.workloads[0].configuration
-        if model_class:
-            if model_class not in get_args(ModelClass):
-                raise InputError(f"--model-class is {' or '.join(get_args(ModelClass))}, got {model_class!r}")
-            configuration = dataclasses.replace(configuration, model_class=cast(ModelClass, model_class))
-        serve(Replays(plan), configuration, sys.stdin, sys.stdout)
-
-
-def _event_log(plan: Plan, like: Workload, context: int, batch: int) -> Any:
-    workload = Workload(configuration=like.configuration, phase=like.phase, context_tokens=context, batch=batch)
-    child = Child(plan.order(workload.configuration))
-    try:
-        child.ask({"do": "build"}, BUILD_DEADLINE_S)
-        return child.ask({"do": "log", "workload": encode(workload)}, plan.grid.deadline_s)
-    except WorkerFailed as failed:
-        raise InputError(f"{describe(workload)} can't be replayed: {failed}") from failed
-    finally:
-        child.close()
+def _end_now(number: int, frame: object) -> None:
+    os.write(2, LAST_LINE.encode())
+    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":
-    app()
+    main()

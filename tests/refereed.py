@@ -4,8 +4,8 @@ import functools
 
 from typer.testing import CliRunner, Result
 
-from analysis.__main__ import app
 from analysis.campaign import Campaign, main_campaigns, read_campaign
+from analysis.cli import app
 from tests.conftest import BIG
 
 # The first request, which every error must name.

@@ -26,23 +26,15 @@ from harness.records import (
     Workload,
     to_line,
 )
+from tests import conftest
 
-CONFIG = Path(__file__).parents[1] / "configs" / "models" / "qwen3.5-27b.json"
+CONFIG = conftest.CONFIGS / "models" / f"{conftest.BIG}.json"
 SHAPES = read_shapes(CONFIG)
 STATE_27B, CACHE_27B = 154_927_104, 65_536  # bytes a sequence, bytes a token
 CONTEXTS = (512, 1000, 4097, 16384, 32768)
 BATCHES = (1, 2, 8)
 
-CONFIGURATION = Configuration(
-    model="qwen3.5-27b",
-    model_class="Qwen3_5ForCausalLM",
-    dtype="bfloat16",
-    kernels="fla",
-    attention="sdpa",
-    cache="dynamic",
-    logits="last",
-    prefill_chunk_tokens=0,
-)
+CONFIGURATION = dataclasses.replace(conftest.CONFIGURATION, model_class="Qwen3_5ForCausalLM")
 ENVIRONMENT = Environment(
     device="fake",
     gpu_label="fake-h100",

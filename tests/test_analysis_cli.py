@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from analysis.__main__ import app
 from analysis.calibration import CalibrationError, read_calibration
+from analysis.cli import app
 from analysis.drift import judge
 from analysis.formula import predict
 from analysis.tables import markdown, print_verdicts
@@ -309,7 +309,7 @@ def test_a_model_without_linear_layers_is_judged(tmp_path: Path) -> None:
 
 def test_judging_imports_neither_torch_nor_what_is_slow_to_import(results: Path) -> None:
     program = (
-        "import sys; from typer.testing import CliRunner; from analysis.__main__ import app; "
+        "import sys; from typer.testing import CliRunner; from analysis.cli import app; "
         f"assert CliRunner().invoke(app, ['judge', {str(results)!r}]).exit_code == 0; "
         "print([m for m in ('torch', 'transformers', 'pandas', 'scipy') if m in sys.modules])"
     )

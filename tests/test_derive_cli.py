@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from analysis.__main__ import app
+from analysis.cli import app
 from tests.test_derived import FOLDER, stored
 
 
@@ -40,15 +40,29 @@ def test_ledger_outside_the_domain_is_refused() -> None:
     assert (2, True) == (result.exit_code, "is outside its domain" in result.stderr)
 
 
-@pytest.mark.parametrize("variant", ["what", "text-what"])
-def test_derive_of_an_unknown_variant_is_refused(variant: str, tmp_path: Path) -> None:
-    result = run("derive", "--variant", variant, "--results", tmp_path)
-    assert (2, True) == (result.exit_code, "variant" in result.stderr)
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--variant", "what"], "variant 'what' starts with 'what', not with text or default"),
+        (["--variant", "text-what"], "variant 'text-what': 'what' is none of "),
+        (["--model", "qwen3.5-28b"], "no model is called 'qwen3.5-28b'; near misses: "),
+        (["--model", "missing/config.json"], "model file missing/config.json does not exist"),
+        (["--fake", "h2000"], "no GPU is labelled 'h2000'; near misses: h200, "),
+        (["--fake", "a100"], "FAKE=a100 can be a100-40gb or a100-80gb; say which"),
+    ],
+)
+def test_derive_of_bad_input_is_refused_in_one_line(arguments: list[str], said: str, tmp_path: Path) -> None:
+    result = run("derive", "--variant", "text-logits", *arguments, "--results", tmp_path / "results")
+    assert (2, 1) == (result.exit_code, result.stderr.count("\n"))
+    assert result.stderr.startswith(f"exit 2: bad input: {said}")
+    assert not (tmp_path / "results").exists()
 
 
-def test_derive_of_an_unknown_model_is_refused_with_what_the_harness_says(tmp_path: Path) -> None:
-    result = run("derive", "--model", "qwen3.5-28b", "--variant", "text", "--results", tmp_path)
-    assert (2, True) == (result.exit_code, "no model is called 'qwen3.5-28b'" in result.stderr)
+def test_derive_of_a_config_that_is_not_json_is_refused_with_its_line(tmp_path: Path) -> None:
+    config = tmp_path / "broken.json"
+    config.write_text('{"text_config":\n', encoding="utf-8")
+    result = run("derive", "--model", config, "--variant", "text-logits", "--results", tmp_path / "results")
+    assert (2, f"exit 2: bad input: {config}: line 2: Expecting value\n") == (result.exit_code, result.stderr)
 
 
 def test_derive_of_the_torch_reference_is_refused_as_replay_only(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harness.__main__ import app
+from harness.cli import app
 from harness.events import EventLog, live_bytes
 from harness.records import decode
 from tests.conftest import CONFIGS, NANO

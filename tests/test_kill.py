@@ -81,3 +81,14 @@ def test_killed_campaign_is_completed_by_the_next_run(tmp_path: Path) -> None:
     (path,) = tmp_path.rglob("*.jsonl")
     measured = [m.workload for m in read(path).measurements if m.repeat == 0]
     assert (WORKLOADS, WORKLOADS) == (len(measured), len(set(measured)))
+
+
+def test_interrupted_campaign_says_that_it_can_go_on(tmp_path: Path) -> None:
+    campaign = start(tmp_path)
+    wait_for_lines(campaign, tmp_path, 3)
+    (worker,) = children(campaign.pid)
+    campaign.send_signal(signal.SIGINT)
+    *_, goes_on, last = campaign.communicate(timeout=PATIENCE_S)[0].splitlines()
+    assert (130, "exit 130: interrupted") == (campaign.returncode, last)
+    assert "Every finished workload is on file; the same command goes on from there." == goes_on
+    assert gone(worker)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from analysis.__main__ import app
 from analysis.campaign import main_campaigns, read_campaign
+from analysis.cli import app
 from analysis.estimators.catalogue import ESTIMATORS
 from analysis.refereeing.referee import OURS
 from analysis.refereeing.scoreboard import Board, scoreboard

@@ -1,6 +1,7 @@
 """Asks the harness for event logs: a process of its own, which has torch so that the analysis needs none."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from harness.events import EventLog, unpack
 from harness.records import Environment, Kernels, Workload, decode, encode
 
 ROOT = Path(__file__).resolve().parents[2]
+EXIT_LINE = re.compile(r"exit \d+: [a-z ]+: ")  # "exit 2: bad input: " and what is wrong with it
 
 
 def model_name(model: str) -> str:
@@ -70,9 +72,12 @@ class ReplayProcess:
         return answer
 
     def _last_words(self) -> str:
+        """Why the harness ended: what its exit line says after the code and its kind, or how it died."""
         assert self._process.stderr is not None
-        said = self._process.stderr.read().strip().splitlines()
-        return said[-1] if said else f"the harness ended with {self._process.wait()}"
+        *_, last = ["", *self._process.stderr.read().strip().splitlines()]
+        if begins := EXIT_LINE.match(last):
+            return last[begins.end() :]
+        return f"the harness ended with {self._process.wait()}" + (f": {last}" if last else "")
 
 
 @contextmanager

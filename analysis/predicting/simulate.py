@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from analysis.allocator import AllocationFailure, simulate
+from analysis.allocation.rules import AllocationFailure
+from analysis.allocation.simulation import simulate
 from analysis.derivation.derive_cli import FakeOption, ModelOption, ResultsOption, random_shapes
 from analysis.derivation.derived_files import configuration_of, phases_of, variant_of
 from analysis.derivation.replays import ROOT, Replays, model_name, replaying

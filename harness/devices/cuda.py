@@ -36,7 +36,7 @@ class CudaDevice:
         self._failed_request: tuple[int, int] | None = None
         torch._C._cuda_attach_out_of_memory_observer(self._note_failure)  # type: ignore[attr-defined]
 
-    def _note_failure(self, device: int, asked: int, allocated: int, free: int) -> None:
+    def _note_failure(self, device: int, asked: int, total: int, free: int) -> None:
         self._failed_request = (asked, free)
 
     def describe(self) -> dict[str, Any]:
@@ -126,25 +126,32 @@ class CudaDevice:
         free, total = torch.cuda.mem_get_info()
         return int(total - free)
 
-    def _users(self) -> dict[int, int]:
+    def _users(self) -> tuple[dict[int, int | None], int | None]:
+        """Every process on the card with its bytes, and which of them is this one; what NVML does not tell is missing.
+
+        In a container our pid may be another one there: then a sole user is us.
+        """
         if self._nvml is None:
-            return {}
-        processes = pynvml.nvmlDeviceGetComputeRunningProcesses(self._nvml)
-        return {p.pid: p.usedGpuMemory for p in processes if p.usedGpuMemory is not None}
+            return {}, None
+        try:
+            processes = pynvml.nvmlDeviceGetComputeRunningProcesses(self._nvml)
+        except pynvml.NVMLError:  # not supported (WSL, vGPU), or no permission
+            return {}, None
+        users = {p.pid: p.usedGpuMemory for p in processes}
+        sole = next(iter(users)) if len(users) == 1 else None
+        return users, os.getpid() if os.getpid() in users else sole
 
     def process_bytes(self) -> int | None:
-        """What NVML books on this process. In a container our pid may be another one there: then a sole user is us."""
-        users = self._users()
-        if os.getpid() in users:
-            return users[os.getpid()]
-        return next(iter(users.values())) if len(users) == 1 else None
+        """What NVML books on this process."""
+        users, ours = self._users()
+        return None if ours is None else users[ours]
 
     def neighbour_bytes(self) -> int | None:
         """See :class:`harness.devices.Device`."""
-        users = self._users()
-        if os.getpid() in users:
-            return sum(users.values()) - users[os.getpid()]
-        return 0 if len(users) == 1 else None
+        users, ours = self._users()
+        others = [used for pid, used in users.items() if pid != ours]
+        told = [used for used in others if used is not None]
+        return sum(told) if ours is not None and len(told) == len(others) else None
 
     def last_failure(self) -> tuple[int | None, int | None, int | None]:
         """See :class:`harness.devices.Device`; from the allocator's own observer, so exact."""

@@ -15,23 +15,20 @@ the same constants and defaults. The probes of a machine say whether they hold t
 - ``empty_cache`` gives back every segment that is one free block (``release_blocks``); so does an allocation that the
   driver refuses, before it asks a second time (``malloc``).
 
-Not modelled, and refused by :func:`require_default_rules` where a setting or a probe shows it: expandable segments,
-a maximal split size, power-of-two rounding, garbage collection, another segment size, no caching. Not modelled and not
-visible: more than one stream, private pools of CUDA graphs, and the addresses that the driver chooses. Segments are
-put one above the other here, which only decides between free blocks of the same size in different segments.
+Not modelled, and refused by :func:`analysis.allocation.simulation.require_default_rules` where a setting or a probe
+shows it: expandable segments, a maximal split size, power-of-two rounding, garbage collection, another segment size,
+no caching. Not modelled and not visible: more than one stream, private pools of CUDA graphs, and the addresses that the
+driver chooses. Segments are put one above the other here, which only decides between free blocks of the same size in
+different segments.
 
 An event log holds the storages that the Python program makes. What the libraries allocate inside one op (the BLAS
 workspace, a reduction's scratch) is not in it, so not in the prediction either.
 """
 
-import re
-from bisect import bisect_left, bisect_right, insort
-from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
-
-from harness.records import AllocatorProbe, Environment
+from typing import Literal
 
 MIB = 2**20
 MIN_BLOCK_BYTES = 512  # kMinBlockSize
@@ -45,40 +42,9 @@ EventKind = Literal["alloc", "free", "empty_cache"]
 Event = tuple[EventKind, int, int]
 """Kind, id and bytes. A "free" names the id of its "alloc"; its bytes and the numbers of "empty_cache" are unused."""
 
-NEUTRAL_SETTINGS = re.compile(r"expandable_segments:false|backend:native|pinned_\w+:\w+|release_lock_on_\w+:\w+", re.I)
-IGNORED_ACTIONS = ("free_requested", "snapshot", "oom")
-
 
 class AllocatorError(ValueError):
     """A sequence, a recording or a machine that these rules can't follow; the message says where and why."""
-
-
-class LoggedAllocation(Protocol):
-    """What is read of one storage of a log; see :class:`harness.events.Allocation`."""
-
-    @property
-    def born(self) -> int:
-        """Number of the event that made it."""
-
-    @property
-    def died(self) -> int | None:
-        """Number of the event that freed it, ``None`` if it outlives the log."""
-
-    @property
-    def bytes(self) -> int:
-        """Bytes asked for."""
-
-
-class Log(Protocol):
-    """What is read of a log; see :class:`harness.events.EventLog`."""
-
-    @property
-    def allocations(self) -> Sequence[LoggedAllocation]:
-        """Every storage."""
-
-    @property
-    def events(self) -> int:
-        """Number of births and deaths."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,14 +54,6 @@ class Usage:
     requested_bytes: int
     allocated_bytes: int
     reserved_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Simulation:
-    """A sequence that fitted: the peaks since its start, and the counters after its last event."""
-
-    peak: Usage
-    held: Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,235 +317,3 @@ def _merge_neighbours(block: _Block) -> None:
         block.after = after.after
         if block.after is not None:
             block.after.before = block
-
-
-def simulate_events(
-    events: Sequence[Event],
-    *,
-    start: int = 0,
-    capacity_bytes: int | None = None,
-    empty_cache_before: Collection[int] = (),
-) -> Simulation | AllocationFailure:
-    """Counters after ``events``, and their peaks since the state before event ``start``.
-
-    empty_cache_before: numbers of events before which the cache is emptied; the peaks are reset after that.
-    """
-    if not 0 <= start <= len(events):
-        raise AllocatorError(f"start {start} is not one of the {len(events)} events")
-    allocator = CachingAllocator(capacity_bytes=capacity_bytes)
-    empty_before = frozenset(empty_cache_before)
-    for number in range(len(events) + 1):
-        if number in empty_before:
-            allocator.empty_cache()
-        if number == start:
-            allocator.reset_peak()
-        if number < len(events) and (failure := allocator.apply(number, events[number])) is not None:
-            return failure
-    return Simulation(peak=allocator.peak, held=allocator.held)
-
-
-def log_events(log: Log) -> tuple[Event, ...]:
-    """The births and deaths of a log in order, so that an event's position is its number; the id is the birth."""
-    events: dict[int, Event] = {}
-    for allocation in log.allocations:
-        events[allocation.born] = "alloc", allocation.born, allocation.bytes
-        if allocation.died is not None:
-            events[allocation.died] = "free", allocation.born, 0
-    if sorted(events) != list(range(log.events)):
-        raise AllocatorError(f"the log has {log.events} events, but its allocations do not fill them one by one")
-    return tuple(events[number] for number in range(log.events))
-
-
-def simulate(
-    log: Log,
-    start: int,
-    end: int,
-    *,
-    capacity_bytes: int | None = None,
-    empty_cache_before: Collection[int] = (),
-) -> Simulation | AllocationFailure:
-    """Predicted counters of a log just before event ``end``, and their peaks since the state before event ``start``.
-
-    The events before ``start`` are carried out too: what they leave cached decides what the later ones reserve. See
-    :func:`simulate_events` for the rest.
-    """
-    if not 0 <= start <= end <= log.events:
-        raise AllocatorError(f"events {start} to {end} are not among the log's {log.events}")
-    return simulate_events(
-        log_events(log)[:end], start=start, capacity_bytes=capacity_bytes, empty_cache_before=empty_cache_before
-    )
-
-
-def probe(asked_bytes: int) -> AllocatorProbe:
-    """What these rules do with one request while nothing is cached."""
-    result = simulate_events([("alloc", 0, asked_bytes)])
-    assert isinstance(result, Simulation)
-    return AllocatorProbe(
-        asked_bytes=asked_bytes,
-        allocated_bytes=result.held.allocated_bytes,
-        reserved_bytes=result.held.reserved_bytes,
-    )
-
-
-def require_default_rules(environment: Environment) -> None:
-    """:class:`AllocatorError` if the machine's allocator has a setting that changes the rules, or probed otherwise."""
-    for setting in re.split(r"[\s,]+", environment.allocator_settings):
-        name, _, value = setting.rpartition("=")
-        if name == "PYTORCH_NO_CUDA_MEMORY_CACHING" or (value and not NEUTRAL_SETTINGS.fullmatch(value)):
-            raise AllocatorError(f"allocator setting {setting!r} is not modelled; only the default rules are")
-    for measured in environment.allocator:
-        if measured != (expected := probe(measured.asked_bytes)):
-            raise AllocatorError(f"the allocator does not follow the default rules: {measured}, expected {expected}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class History:
-    """A recorded memory history as events, with what the recording says about segments and addresses.
-
-    addresses: where the recorded allocator put each "alloc", by the event's position.
-    """
-
-    events: tuple[Event, ...]
-    segments: tuple[SegmentEvent, ...]
-    addresses: dict[int, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement:
-    """A recording that these rules reproduce: every segment event and the address of every block."""
-
-    events: int
-    segments: int
-    peak: Usage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Divergence:
-    """The first event at which a recording and these rules part: its segment events, or the address of its block."""
-
-    event: int
-    recorded: tuple[SegmentEvent, ...]
-    predicted: tuple[SegmentEvent, ...]
-    recorded_address: int | None
-    predicted_address: int | None
-
-
-@dataclass(slots=True)
-class _Reading:
-    """What was read of a history so far. ``live``: event of the block at an address. ``extents``: live segments."""
-
-    events: list[Event] = field(default_factory=list)
-    segments: list[SegmentEvent] = field(default_factory=list)
-    addresses: dict[int, int] = field(default_factory=dict)
-    live: dict[int, int] = field(default_factory=dict)
-    extents: list[tuple[int, int]] = field(default_factory=list)
-
-    def alloc(self, address: int, size: int) -> None:
-        place = bisect_right(self.extents, address, key=lambda extent: extent[0]) - 1
-        if place < 0 or address >= sum(self.extents[place]):
-            raise AllocatorError(f"block {address:#x} is in no recorded segment; record from the first allocation on")
-        if address in self.live:
-            raise AllocatorError(f"block {address:#x} is live already")
-        position = len(self.events)
-        self.live[address] = position
-        self.addresses[position] = address
-        self.events.append(("alloc", position, size))
-
-    def free_completed(self, address: int, size: int) -> None:
-        if address not in self.live:
-            raise AllocatorError(f"block {address:#x} is not live")
-        self.events.append(("free", self.live.pop(address), 0))
-
-    def segment_alloc(self, address: int, size: int) -> None:
-        insort(self.extents, (address, size))
-        self._note("segment_alloc", len(self.events), address, size)
-
-    def segment_free(self, address: int, size: int) -> None:
-        if (address, size) not in self.extents:
-            raise AllocatorError(f"segment {address:#x} of {size} B is not there")
-        self.extents.remove((address, size))
-        if not self.events or self.events[-1][0] != "empty_cache":
-            self.events.append(("empty_cache", 0, 0))
-        self._note("segment_free", len(self.events) - 1, address, size)
-
-    def _note(self, action: Literal["segment_alloc", "segment_free"], event: int, address: int, size: int) -> None:
-        self.segments.append(SegmentEvent(event=event, action=action, address=address, bytes=size))
-
-
-def read_history(entries: Sequence[Mapping[str, Any]]) -> History:
-    """The events of one device's ``device_traces`` in a ``torch.cuda.memory._snapshot``, as JSON gives them.
-
-    A recording must begin before the first allocation and hold one stream. Frees count where they complete. A run of
-    "segment_free" is one "empty_cache", also where a retry inside an allocation was what freed them: the next event
-    finds the same state. :class:`AllocatorError` names the entry that can't be followed.
-    """
-    reading = _Reading()
-    steps = {
-        "alloc": reading.alloc,
-        "free_completed": reading.free_completed,
-        "segment_alloc": reading.segment_alloc,
-        "segment_free": reading.segment_free,
-    }
-    streams = {entry["stream"] for entry in entries if "stream" in entry and entry.get("action") in steps}
-    if len(streams) > 1:
-        raise AllocatorError(f"the recording has {len(streams)} streams; one is modelled")
-    for number, entry in enumerate(entries):
-        action = entry.get("action")
-        if action in IGNORED_ACTIONS:
-            continue
-        if action not in steps:
-            raise AllocatorError(f"entry {number}: action {action!r} is not modelled")
-        try:
-            steps[action](_whole_number(entry, "addr"), _whole_number(entry, "size"))
-        except AllocatorError as error:
-            raise AllocatorError(f"entry {number}: {error}") from None
-    return History(events=tuple(reading.events), segments=tuple(reading.segments), addresses=reading.addresses)
-
-
-def _whole_number(entry: Mapping[str, Any], name: str) -> int:
-    value = entry.get(name)
-    if type(value) is not int:
-        raise AllocatorError(f"{name} is {value!r}, not a whole number")
-    return value
-
-
-def compare(history: History) -> Agreement | Divergence:
-    """Replays a recording and compares its segment events and block addresses, up to the first that differs.
-
-    New segments are put at the recorded addresses, so that equal free blocks are told apart as they were there.
-    """
-    recorded: dict[int, list[SegmentEvent]] = defaultdict(list)
-    for segment in history.segments:
-        recorded[segment.event].append(segment)
-    allocator = CachingAllocator(place=_recorded_places(history.segments))
-    for number, event in enumerate(history.events):
-        seen = len(allocator.segments)
-        allocator.apply(number, event)
-        predicted = _in_order(allocator.segments[seen:])
-        expected = _in_order(recorded.pop(number, []))
-        address = allocator.address(event[1]) if event[0] == "alloc" else None
-        if predicted != expected or address != history.addresses.get(number):
-            return Divergence(
-                event=number,
-                recorded=expected,
-                predicted=predicted,
-                recorded_address=history.addresses.get(number),
-                predicted_address=address,
-            )
-    return Agreement(events=len(history.events), segments=len(history.segments), peak=allocator.peak)
-
-
-def _in_order(segments: Sequence[SegmentEvent]) -> tuple[SegmentEvent, ...]:
-    """The segment events of one event; the order in which a release goes through them does not matter."""
-    return tuple(sorted(segments, key=lambda segment: (segment.action, segment.address)))
-
-
-def _recorded_places(segments: Sequence[SegmentEvent]) -> Callable[[int], int | None]:
-    """Gives out the addresses of the recorded segments in order, as long as the sizes agree."""
-    taken = iter([segment for segment in segments if segment.action == "segment_alloc"])
-
-    def place(size: int) -> int | None:
-        segment = next(taken, None)
-        return segment.address if segment is not None and segment.bytes == size else None
-
-    return place
