@@ -3,12 +3,15 @@
 # make derived FILE=formula        its ledger;  make explain FROM=formula TO=formula: what moved between two
 # make validate ESTIMATOR=… [BASE=…] [FILE=…] [TOLERANCE=5%] [MARKDOWN=report.md]     hold an estimator against results
 # make scoreboard                  rank all of them
+# make predict GPU=label [MODEL=name] [CONTEXT=tokens] [BATCH=n] [PHASE=decode] [CHUNK=tokens] [MEMORY=79.1GiB] [FREE=1GiB]
+# make capacity GPU=label [MODEL=name] [CHUNK=tokens] [MEMORY=…] [FREE=…]      the largest contexts and batches that fit
+# make simulate [MODEL=name] [VARIANT="default text-chunk2048 …"]              what the caching allocator adds
 # make test | drift | calibrate | claims | bench        PYTHON=python3 uses that interpreter as it is and installs nothing.
 #
 # make itself answers every failure with 2; the line "exit N: …" says what the command's own code was:
 # 0 in agreement, 1 drift (or no evidence), 2 bad input, 3 environment not as asked.
 
-export GPU MODEL GRID BUDGET WEIGHTS FAKE RESULTS FILE VARIANT FROM TO ESTIMATOR BASE TOLERANCE MARKDOWN
+export CONTEXT BATCH PHASE CHUNK MEMORY FREE GPU MODEL GRID BUDGET WEIGHTS FAKE RESULTS FILE VARIANT FROM TO ESTIMATOR BASE TOLERANCE MARKDOWN
 BASE_PYTHON ?= python3
 
 ifdef PYTHON
@@ -19,7 +22,7 @@ RUN := .venv/bin/python
 READY := .venv/ready
 endif
 
-.PHONY: measure drift calibrate claims bench derive derived explain validate scoreboard test lint
+.PHONY: measure drift calibrate claims bench derive derived explain validate scoreboard predict capacity simulate test lint
 
 measure: $(READY)
 	@done=$$(mktemp) && trap 'rm -f "$$done"' EXIT && trap 'exit 130' INT \
@@ -54,6 +57,21 @@ validate: $(READY)
 
 scoreboard: $(READY)
 	@$(RUN) -m analysis scoreboard $${FILE:+--file "$$FILE"}
+	@$(RUN) -m analysis held-out $${FILE:+--file "$$FILE"}
+
+ASKED = $${GPU:+--gpu "$$GPU"} $${MODEL:+--model "$$MODEL"} $${CHUNK:+--chunk "$$CHUNK"} $${VARIANT:+--variant "$$VARIANT"} \
+	$${MEMORY:+--memory "$$MEMORY"} $${FREE:+--free "$$FREE"}
+
+predict: $(READY)
+	@$(RUN) -m analysis predict $(ASKED) $${CONTEXT:+--context "$$CONTEXT"} $${BATCH:+--batch "$$BATCH"} \
+		$${PHASE:+--phase "$$PHASE"}
+
+capacity: $(READY)
+	@$(RUN) -m analysis capacity $(ASKED)
+
+simulate: $(READY)
+	@$(RUN) -m analysis simulate $${MODEL:+--model "$$MODEL"} $${FAKE:+--fake "$$FAKE"} \
+		$$(for variant in $$VARIANT; do echo "--variant $$variant"; done)
 
 bench: $(READY)
 	@$(RUN) -m tests.bench

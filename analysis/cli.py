@@ -30,7 +30,7 @@ from analysis.drift import all_fitted_terms, judge, out_of_memory
 from analysis.evidence import MixedError
 from analysis.model import ConfigError
 from analysis.predicting.cards import CardError
-from analysis.predicting.predict_cli import predict_memory, show_capacity
+from analysis.predicting.predict_cli import predict_memory, score_held_out, show_capacity
 from analysis.predicting.predictor import NothingKnown
 from analysis.predicting.simulate import simulate_allocator
 from analysis.predicting.simulated import SimulatedError
@@ -181,5 +181,6 @@ for _name, _command in (
     ("simulate", simulate_allocator),
     ("predict", predict_memory),
     ("capacity", show_capacity),
+    ("held-out", score_held_out),
 ):
     app.command(_name)(clear_errors()(_command))

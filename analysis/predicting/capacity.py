@@ -1,4 +1,4 @@
-"""How much fits: the longest context for each batch and the largest batch for each context, certain and possible.
+"""How much fits: the longest context for each batch and the largest batch for each context, for sure and perhaps.
 
 A peak never falls with the batch or the context, so the boundary is found by halving. Of a chunked prefill that holds
 for whole chunks only (a rest is padded in its own way), so its contexts are whole chunks.
@@ -19,7 +19,7 @@ CONTEXTS = (1024, 4096, 16_384, 32_768, 65_536, 131_072, 262_144)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Largest:
-    """The largest value of one axis at a value of the other: certain to fit, and not certain not to. 0: none.
+    """The largest value of one axis at a value of the other: the last that fits, and the last that may. 0: none.
 
     most: the largest that was tried.
     """

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -178,7 +179,7 @@ def _print_frontiers(predictor: "Predictor", found: "list[Frontier]") -> None:
     out = console()
     assert predictor.card is not None
     out.print(f"{configuration_text(predictor.configuration)} on {predictor.card.label}", markup=False, soft_wrap=True)
-    out.print("Certain to fit; in brackets what is not certain not to.", markup=False)
+    out.print("What fits; in brackets what is within the margin.", markup=False)
     for title, first in (("longest context", "batch"), ("largest batch", "context")):
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         table.add_column(first, justify="right")
@@ -197,3 +198,24 @@ def _cell(largest: "Largest") -> str:
     if largest.certain == largest.possible:
         return text(largest.certain)
     return f"{text(largest.certain)} ({text(largest.possible)})"
+
+
+def score_held_out(
+    file: Annotated[
+        list[Path] | None, typer.Option("--file", help="A results file; else the main campaigns in results/.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="Folder for held-out.md; else results/.")] = None,
+) -> None:
+    """Score answers about points that they were not made from: other contexts, batches, grids and models."""
+    from analysis.campaign import REPOSITORY, main_campaigns, read_campaign
+    from analysis.files import put
+    from analysis.model import read_shapes
+    from analysis.predicting.held_out import held_out_markdown, held_out_scores
+    from analysis.predicting.predictor import Library, config_of
+
+    campaigns = [read_campaign(path) for path in file or main_campaigns()]
+    simulated = [(s, read_shapes(config_of(s.configuration.model))) for s in Library.of().simulated]
+    text = "\n".join(held_out_markdown(list(held_out_scores(campaigns, simulated)))) + "\n"
+    put((to or REPOSITORY / "results") / "held-out.md", text)
+    typer.echo(text)
+    typer.echo("exit 0: scored")

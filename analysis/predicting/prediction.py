@@ -86,7 +86,7 @@ def prediction(
     terms = _terms(request, requested)
     total, half = requested.bytes, requested.half_width_bytes
     least, most = excess.bytes(total - resident_bytes)
-    source = f"simulated, from {excess.n} replays" if excess.n else "not known"
+    source = f"simulated, from {excess.n} replays" if excess.n else "not known: never simulated"
     # Where the allocator's bounds are no better than a guess, their middle is no worse than any other.
     terms.append(
         PredictedTerm(name=ALLOCATOR, bytes=(least + most) // 2, least_bytes=least, most_bytes=most, source=source)

@@ -1,6 +1,7 @@
 """Puts replays through the allocator's rules, at random shapes, and stores what a device must have for each."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
@@ -10,20 +11,23 @@ from analysis.allocation.simulation import simulate
 from analysis.derivation.derive_cli import FakeOption, ModelOption, ResultsOption, random_shapes
 from analysis.derivation.derived_files import configuration_of, phases_of, variant_of
 from analysis.derivation.replays import ROOT, Replays, model_name, replaying
+from analysis.model import Shapes, read_shapes
+from analysis.predicting import program
+from analysis.predicting.predictor import config_of
 from analysis.predicting.simulated import Simulated, SimulatedPoint, write_simulated
 from harness.events import EventLog, live_bytes
-from harness.records import Configuration, Phase, Workload
+from harness.records import Configuration, Workload
 
 STEP_BYTES = 2 * 2**20  # a segment is a whole number of these
-MOST_TOKENS = 2**20  # of all sequences together: beyond it no card of today holds the smallest model's prefill
-MOST_BATCH, MOST_CONTEXT_TOKENS, MOST_CALLS = 64, 262_144, 16
+MOST_GROWTH_BYTES = 180 * 2**30  # beyond it no card of today has the memory
+MOST_BATCH, MOST_CONTEXT_TOKENS, MOST_CALLS = 64, 262_144, 8
 
 
 def simulate_allocator(
     model: ModelOption = "qwen3.5-27b",
     variant: Annotated[list[str] | None, typer.Option(help='Such as "text-chunk8192"; else default.')] = None,
     fake: FakeOption = "h200",
-    shapes: Annotated[int, typer.Option(help="Random shapes a phase.")] = 40,
+    shapes: Annotated[int, typer.Option(help="Random shapes a phase.")] = 80,
     seed: Annotated[int, typer.Option(help="Of the shapes.")] = 5,
     results: ResultsOption = ROOT / "results",
 ) -> None:
@@ -31,44 +35,54 @@ def simulate_allocator(
     for name in variant or ("default",):
         configuration = configuration_of(model_name(model), name)
         with replaying(model, fake, configuration.model_class) as replays:
-            found = simulated(replays, configuration, shapes, seed)
+            workloads = list(drawn(configuration, read_shapes(config_of(model)), shapes, seed))
+            found = simulated(replays, configuration, workloads)
         path = results / found.environment.gpu_label / "simulated" / f"{configuration.model}.{name}.json"
         write_simulated(found, path)
         typer.echo(f"wrote {path} ({len(found.points)} points of {variant_of(configuration)})")
 
 
-def simulated(replays: Replays, configuration: Configuration, shapes: int, seed: int) -> Simulated:
-    """Random shapes of every phase of a configuration, each put through the rules."""
-    logs = [
-        (phase, workload, replays.log(workload))
-        for phase in phases_of(configuration)
-        for workload in _workloads(configuration, phase, shapes, seed)
-    ]
+def drawn(configuration: Configuration, sizes: Shapes, count: int, seed: int) -> Iterator[Workload]:
+    """Random workloads of every phase, log-uniform in batch and context, that a card of today could hold."""
+    chunk = configuration.prefill_chunk_tokens
+    most = min(MOST_CONTEXT_TOKENS, chunk * MOST_CALLS) if chunk else MOST_CONTEXT_TOKENS
+    for phase in phases_of(configuration):
+        shapes = random_shapes(8 * count, MOST_BATCH, most, seed, least_context=chunk + 1)
+        workloads = (
+            Workload(configuration=configuration, phase=phase, context_tokens=s.context_tokens, batch=s.batch)
+            for s in shapes
+        )
+        yield from itertools.islice((w for w in workloads if _held_by_some_card(sizes, w)), count)
+
+
+def _held_by_some_card(sizes: Shapes, workload: Workload) -> bool:
+    known = program.knows(sizes, workload.configuration)
+    return not known or program.peak(sizes, workload).bytes <= MOST_GROWTH_BYTES
+
+
+def simulated(replays: Replays, configuration: Configuration, workloads: Sequence[Workload]) -> Simulated:
+    """The workloads of one configuration, each put through the rules."""
+    points, resident = [], 0
+    for workload in workloads:
+        log = replays.log(workload)
+        resident = sum(a.bytes for a in log.allocations if a.op == "resident")
+        points.append(_point(workload, log))
     return Simulated(
         name="",
         environment=replays.environment,
         configuration=configuration,
-        resident_bytes=sum(a.bytes for a in logs[0][2].allocations if a.op == "resident"),
-        points=tuple(_point(phase, workload, log) for phase, workload, log in logs),
+        resident_bytes=resident,
+        points=tuple(points),
     )
 
 
-def _workloads(configuration: Configuration, phase: Phase, count: int, seed: int) -> Iterator[Workload]:
-    chunk = configuration.prefill_chunk_tokens
-    most = min(MOST_CONTEXT_TOKENS, chunk * MOST_CALLS) if chunk else MOST_CONTEXT_TOKENS
-    drawn = random_shapes(8 * count, MOST_BATCH, most, seed, least_context=chunk + 1)
-    few = [s for s in drawn if s.batch * s.context_tokens <= MOST_TOKENS]
-    for shape in few[:count]:
-        yield Workload(configuration=configuration, phase=phase, context_tokens=shape.context_tokens, batch=shape.batch)
-
-
-def _point(phase: Phase, workload: Workload, log: EventLog) -> SimulatedPoint:
+def _point(workload: Workload, log: EventLog) -> SimulatedPoint:
     start, end = log.marks["start"], log.marks["end"]
     whole = simulate(log, start, end)
     assert not isinstance(whole, AllocationFailure), "a device without a limit never fails"
     peak = whole.peak
     return SimulatedPoint(
-        phase=phase,
+        phase=workload.phase,
         batch=workload.batch,
         context_tokens=workload.context_tokens,
         requested_bytes=peak.requested_bytes,

@@ -1,0 +1,197 @@
+"""Scores on points that an answer was not made from: other contexts, other batches, another grid, another model.
+
+Every answer states an interval; what counts is the share of points inside. A source that does not answer a point
+(outside what it was fitted to) is not wrong about it: how many it answered stands beside.
+"""
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from analysis.calibration import NotCalibrated, make_calibration
+from analysis.campaign import Campaign
+from analysis.drift import all_fitted_terms, judge
+from analysis.model import Shapes
+from analysis.predicting.simulated import NEAREST, Excess, Simulated, SimulatedPoint
+from analysis.predicting.sources import Source, calibrated_source, program_source
+from analysis.refereeing.breakdown import Request
+from analysis.refereeing.markdown import gb, percent, table
+from analysis.tables import FAKE_BANNER
+from harness.records import Measurement, Workload
+
+HEADER = (
+    "answered from", "asked about", "points", "answered", "inside", "median error, GB", "worst error, GB",
+    "median width, GB",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """An answer as its middle and bounds."""
+
+    bytes: int
+    least_bytes: int
+    most_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """Answers beside what was found, point by point; ``None`` where there was no answer."""
+
+    source: str
+    asked: str
+    pairs: tuple[tuple[Interval | None, int], ...]
+
+    @property
+    def answered(self) -> tuple[tuple[Interval, int], ...]:
+        """The points that were answered."""
+        return tuple((answer, found) for answer, found in self.pairs if answer is not None)
+
+    @property
+    def inside(self) -> int:
+        """How many of those lie inside the stated interval."""
+        return sum(answer.least_bytes <= found <= answer.most_bytes for answer, found in self.answered)
+
+
+def other_points(campaign: Campaign, word: str, key: Callable[[Measurement], int]) -> HeldOut:
+    """Each point answered from a fit to those of the same campaign that differ in ``key``, in words ``word``."""
+    results = campaign.results
+    sources: dict[int, Source] = {}
+    for value in sorted({key(m) for m in results.measurements}):
+        part = dataclasses.replace(results, measurements=tuple(m for m in results.measurements if key(m) != value))
+        try:
+            made = make_calibration(part, all_fitted_terms(part), judge(part, campaign.shapes), f"other {word}")
+        except NotCalibrated:  # the points that are left can't tell every coefficient
+            sources[value] = _silent
+        else:
+            sources[value] = calibrated_source(made, results.environment.gpu_label)
+    pairs = []
+    for point in campaign.points:
+        measurement = Measurement(workload=point.request.workload, repeat=0, outcome=point.outcome)
+        answer = _asked(sources[key(measurement)], point.request)
+        pairs.append((answer, point.outcome.warm.requested_bytes))
+    return HeldOut(source=f"a fit to all other {word}", asked=f"{campaign.model}, its campaign", pairs=tuple(pairs))
+
+
+def _silent(request: Request) -> None:
+    """The source that has no answer."""
+
+
+def other_grid(campaign: Campaign, simulated: Simulated) -> HeldOut:
+    """Random shapes of the same configuration answered from the campaign's calibration."""
+    assert campaign.calibration is not None, "only a calibrated campaign can answer"
+    source = calibrated_source(campaign.calibration, campaign.results.environment.gpu_label)
+    return _random_shapes("the default campaign's calibration", source, simulated, campaign.shapes)
+
+
+def other_models(simulated: Simulated, shapes: Shapes) -> HeldOut:
+    """Random shapes of a model answered by the program in symbols, which was read off the 27B's ledgers."""
+    return _random_shapes("the family's program in symbols", program_source(shapes), simulated, shapes)
+
+
+def allocator(simulated: Simulated, others: Sequence[Simulated], shapes: Shapes) -> HeldOut:
+    """What a device must have: the program's requested bytes, and the allocator's excess as other models have it."""
+    source = program_source(shapes)
+    pairs = []
+    for phase in dict.fromkeys(p.phase for p in simulated.points):
+        excess = Excess([share for other in others for share in other.shares(phase)])
+        for point in (p for p in simulated.points if p.phase == phase):
+            answer = _asked(source, _request(simulated, point, shapes))
+            pairs.append((_with_excess(answer, excess, simulated.resident_bytes), point.least_bytes))
+    return HeldOut(
+        source="the program, and other models' allocator", asked=f"{_name(simulated)}: least device", pairs=tuple(pairs)
+    )
+
+
+def _with_excess(answer: Interval | None, excess: Excess, resident_bytes: int) -> Interval | None:
+    if answer is None:
+        return None
+    least, most = excess.bytes(answer.bytes - resident_bytes)
+    return Interval(
+        bytes=answer.bytes + (least + most) // 2,
+        least_bytes=answer.least_bytes + least,
+        most_bytes=answer.most_bytes + most,
+    )
+
+
+def _random_shapes(name: str, source: Source, simulated: Simulated, shapes: Shapes) -> HeldOut:
+    pairs = [(_asked(source, _request(simulated, p, shapes)), p.requested_bytes) for p in simulated.points]
+    return HeldOut(source=name, asked=f"{_name(simulated)}: random shapes", pairs=tuple(pairs))
+
+
+def _request(simulated: Simulated, point: SimulatedPoint, shapes: Shapes) -> Request:
+    workload = Workload(
+        configuration=simulated.configuration,
+        phase=point.phase,
+        context_tokens=point.context_tokens,
+        batch=point.batch,
+    )
+    return Request(workload=workload, shapes=shapes, config=simulated.configuration.model)
+
+
+def _asked(source: Source, request: Request) -> Interval | None:
+    found = source(request)
+    if found is None:
+        return None
+    half = found.half_width_bytes
+    return Interval(bytes=found.bytes, least_bytes=found.bytes - half, most_bytes=found.bytes + half)
+
+
+def _name(simulated: Simulated) -> str:
+    chunk = simulated.configuration.prefill_chunk_tokens
+    return simulated.configuration.model + (f" in chunks of {chunk:,}" if chunk else "")
+
+
+def held_out_scores(campaigns: Sequence[Campaign], simulated: Sequence[tuple[Simulated, Shapes]]) -> Iterator[HeldOut]:
+    """Every score, given the calibrated campaigns and the simulated points with their models' shapes."""
+    for campaign in campaigns:
+        if campaign.calibration is None:
+            continue
+        yield other_points(campaign, "contexts", lambda m: m.workload.context_tokens)
+        yield other_points(campaign, "batches", lambda m: m.workload.batch)
+        for own, _ in simulated:
+            if own.configuration in {p.request.workload.configuration for p in campaign.points}:
+                yield other_grid(campaign, own)
+    for own, shapes in simulated:
+        yield other_models(own, shapes)
+    for own, shapes in simulated:
+        alike = [s for s, _ in simulated if _chunked(s) == _chunked(own)]
+        yield allocator(own, [s for s in alike if s.configuration.model != own.configuration.model], shapes)
+
+
+def _chunked(simulated: Simulated) -> bool:
+    return simulated.configuration.prefill_chunk_tokens > 0
+
+
+def held_out_markdown(scores: Sequence[HeldOut]) -> Iterator[str]:
+    """The table, with what its columns mean."""
+    yield "# Answers about points that they were not made from"
+    yield ""
+    yield f"**{FAKE_BANNER}**"
+    yield ""
+    yield "Generated by `make scoreboard`. Inside: the share of the answered points within the stated interval, whose"
+    yield "width stands last. A fit without residuals and the program state a single number, not a range: inside then"
+    yield "means to the byte. A fit answers only within its batches and contexts. The random shapes are those of"
+    yield "`results/<gpu>/simulated`; the least device is the smallest on which the sequence ran, by the allocator's"
+    yield f"rules; its interval is from the {NEAREST} nearest points of the other models, and is to hold 9 in 10."
+    yield ""
+    yield from table(HEADER, [_row(score) for score in scores], words=2)
+
+
+def _row(score: HeldOut) -> list[str]:
+    answered = score.answered
+    if not answered:
+        return [score.source, score.asked, str(len(score.pairs)), "0", *["–"] * 4]
+    misses = [answer.bytes - found for answer, found in answered]
+    widths = [answer.most_bytes - answer.least_bytes for answer, _ in answered]
+    return [
+        score.source,
+        score.asked,
+        str(len(score.pairs)),
+        str(len(answered)),
+        percent(score.inside / len(answered)),
+        gb(round(statistics.median(map(abs, misses))), signed=False),
+        gb(max(misses, key=abs)),
+        gb(round(statistics.median(widths)), signed=False),
+    ]

@@ -1,0 +1,93 @@
+"""The commands predict, capacity and held-out, as people run them."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from analysis.cli import app
+from tests.conftest import ROOT
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_prefill_that_does_not_fit_says_in_which_chunks_it_does() -> None:
+    done = run("predict", "--gpu", "a100-80gb", "--memory", "79.1GiB", "--context", 131_072)
+    assert 0 == done.exit_code
+    assert "(as given): does not fit" in done.output
+    assert "A prefill in chunks of 8,192 fits: " in done.output
+
+
+def test_prefill_that_fits_in_no_chunk_says_so() -> None:
+    done = run("predict", "--gpu", "rtx-4090", "--context", 8192)
+    assert "Nor is a prefill in chunks of 512 certain to fit" in done.output
+
+
+def test_decode_names_the_prefill_before_it() -> None:
+    done = run("predict", "--gpu", "h200", "--phase", "decode", "--context", 262_144, "--batch", 4)
+    assert "The prefill that it follows, in a single shot: " in done.output
+    assert "does not fit" in done.output
+
+
+def test_json_is_one_object_with_terms_that_add_up() -> None:
+    done = run("predict", "--gpu", "h200", "--json")
+    data = json.loads(done.output)
+    assert data["verdict"] == "fits"
+    assert data["most_bytes"] == sum(term["most_bytes"] for term in data["terms"])
+
+
+def test_capacity_as_json_has_both_phases() -> None:
+    data = json.loads(run("capacity", "--gpu", "h200", "--json").output)
+    assert ["prefill", "decode"] == [frontier["phase"] for frontier in data]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--phase", "both"), 2, "neither prefill nor decode"),
+        (("--gpu", "a100"), 2, "a100-40gb or a100-80gb"),
+        (("--memory", "80GiB"), 2, "name the GPU"),
+        (("--gpu", "h200", "--free", "much"), 2, "not an amount"),
+        (("--model", "nope"), 2, "known are"),
+        (("--model", "/nowhere/config.json"), 2, "No such file"),
+        (("--variant", "odd"), 2, "variant 'odd"),
+        (("--variant", "default-eager"), 1, "make derive MODEL=qwen3.5-27b VARIANT=default-eager"),
+    ],
+)
+def test_bad_questions_are_refused_in_one_line(arguments: tuple[str, ...], code: int, message: str) -> None:
+    done = run("predict", *arguments)
+    assert code == done.exit_code
+    assert message in done.stderr
+    assert 1 == len(done.stderr.strip().splitlines())
+
+
+def test_config_that_is_not_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{", encoding="utf-8")
+    done = run("predict", "--model", tmp_path)
+    assert 2 == done.exit_code
+    assert "config.json:1: not JSON" in done.stderr
+
+
+def test_answer_comes_within_a_second_without_torch() -> None:
+    program = (
+        "import sys; from analysis.cli import app\n"
+        "sys.argv = ['analysis', 'predict', '--gpu', 'h200']\n"
+        "try:\n    app()\nfinally:\n    print(sorted({'torch', 'pandas'} & set(sys.modules)), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)  # the second has its files in memory
+    began = time.monotonic()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "[]" == done.stderr.strip()
+    assert time.monotonic() - began < 2  # a second where nothing else runs
+
+
+def test_held_out_table_is_the_committed_one(tmp_path: Path) -> None:
+    assert 0 == run("held-out", "--to", tmp_path).exit_code
+    assert (ROOT / "results" / "held-out.md").read_bytes() == (tmp_path / "held-out.md").read_bytes()

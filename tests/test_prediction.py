@@ -1,0 +1,215 @@
+"""Where a prediction comes from, what it adds up to, and when a card is said to have the memory."""
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from analysis.calibration import make_calibration, write_calibration
+from analysis.drift import all_fitted_terms, judge
+from analysis.predicting.capacity import frontier
+from analysis.predicting.cards import Card, CardError, card_of, read_amount
+from analysis.predicting.prediction import ALLOCATOR, DOES_NOT_FIT, FITS, OUTSIDE, TRANSIENT, WITHIN_MARGIN, judged
+from analysis.predicting.predictor import Library, NothingKnown, Predictor, known_as
+from harness.records import Environment, Measured, Measurement, OutOfMemory, ResultsFile
+from tests.conftest import BIG, CONFIGS, ROOT
+from tests.synthetic import ENVIRONMENT, SHAPES, campaign, workload, write
+
+GPUS = CONFIGS / "gpus.toml"
+GIB = 2**30
+ON_CARD: Environment = dataclasses.replace(
+    ENVIRONMENT, device="cuda", gpu_label="h200", gpu_name="NVIDIA H200", gpu_total_bytes=140 * GIB
+)
+
+
+def card(label: str = "h200", **fields: object) -> Card:
+    return dataclasses.replace(card_of(label, GPUS), **fields)  # type: ignore[arg-type]
+
+
+def stored(
+    folder: Path, environment: Environment, *, calibrated: bool, noise: int = 0, raw: bool = True
+) -> ResultsFile:
+    """A synthetic campaign below ``folder``, its raw lines or its calibration or both."""
+    results = campaign(environment=environment, noise_bytes=noise)
+    place = folder / environment.gpu_label / "default"
+    place.mkdir(parents=True)
+    if raw:
+        write(results, place / f"{BIG}.{environment.device}.abc.jsonl")
+    if calibrated:
+        verdicts = judge(results, SHAPES)
+        name = f"{BIG}.calibration.json"
+        write_calibration(make_calibration(results, all_fitted_terms(results), verdicts, name), place / name)
+    return results
+
+
+def predictor(results: Path, model: str = BIG, variant: str = "text", gpu: str = "h200") -> Predictor:
+    return Library.of(results).predictor(model, variant, card(gpu))
+
+
+def test_measured_point_is_the_answer_where_there_is_one(tmp_path: Path) -> None:
+    results = stored(tmp_path, ON_CARD, calibrated=True)
+    found = predictor(tmp_path).predict("prefill", 8, 32_768)
+    outcome = next(m.outcome for m in results.measurements if m.workload == workload("prefill", 8, 32_768))
+    assert isinstance(outcome, Measured)
+    assert ("measured here", outcome.warm.requested_bytes) == (found.basis, found.requested_bytes)
+    assert found.verdict == FITS
+
+
+def test_point_that_ran_out_of_memory_does_not_fit_whatever_the_sum_says(tmp_path: Path) -> None:
+    results = stored(tmp_path, ON_CARD, calibrated=False)
+    lost = OutOfMemory(during="warm", asked_bytes=1, free_bytes=0, requested_bytes=1)
+    lines = [Measurement(workload=workload("prefill", 1, 777), repeat=0, outcome=lost), *results.measurements]
+    path = next(tmp_path.rglob("*.jsonl"))
+    write(dataclasses.replace(results, measurements=tuple(lines)), path)
+    assert DOES_NOT_FIT == predictor(tmp_path).predict("prefill", 1, 777).verdict
+
+
+@pytest.mark.parametrize(
+    ("environment", "gpu", "basis"),
+    [
+        (ON_CARD, "h200", "calibrated on this GPU"),
+        (ON_CARD, "a100-80gb", "calibrated on another GPU"),
+        (ENVIRONMENT, "h200", "calibrated on a replay"),
+    ],
+)
+def test_calibration_answers_within_its_points_and_says_where_it_is_from(
+    tmp_path: Path, environment: Environment, gpu: str, basis: str
+) -> None:
+    stored(tmp_path, environment, calibrated=True, noise=1000, raw=False)
+    found = predictor(tmp_path, gpu=gpu).predict("prefill", 4, 3000)
+    transient = next(t for t in found.terms if t.name == TRANSIENT)
+    assert basis == found.basis
+    assert 0 < transient.most_bytes - transient.bytes < 1_000_000
+    assert "formula only" == predictor(tmp_path, gpu=gpu).predict("prefill", 4, 100_000).basis
+
+
+def test_derived_formula_precedes_a_calibration_on_a_replay() -> None:
+    assert "derived from the program" == predictor(ROOT / "results").predict("prefill", 4, 3000).basis
+
+
+def test_config_that_nothing_is_stored_of_is_answered_by_the_formula_only(tmp_path: Path) -> None:
+    found = Library.of(tmp_path).predictor("qwen3.5-9b").predict("decode", 2, 5000)
+    assert "formula only" == found.basis
+    assert found.verdict is None
+
+
+def test_finetune_is_known_by_its_shapes(tmp_path: Path) -> None:
+    shutil.copy(CONFIGS / "models" / "qwen3.5-9b.json", tmp_path / "config.json")
+    other = Library.of(ROOT / "results").predictor(str(tmp_path))
+    assert "qwen3.5-9b" == other.configuration.model
+    assert "derived from the program" == other.predict("prefill", 1, 4096).basis
+
+
+def test_unknown_shapes_go_by_the_name_of_their_folder(tmp_path: Path) -> None:
+    shapes = dataclasses.replace(SHAPES, intermediate=4096)
+    assert tmp_path.name == known_as(tmp_path / "config.json", shapes)
+
+
+def test_terms_add_up_to_what_is_needed() -> None:
+    found = predictor(ROOT / "results", variant="default").predict("prefill", 3, 77_777)
+    requested = [t for t in found.terms if t.name not in (ALLOCATOR, OUTSIDE)]
+    assert found.requested_bytes == sum(t.bytes for t in requested)
+    assert found.least_bytes == sum(t.least_bytes for t in found.terms)
+    assert found.most_bytes == sum(t.most_bytes for t in found.terms)
+
+
+def test_what_lies_outside_the_allocator_is_what_was_measured_on_the_card(tmp_path: Path) -> None:
+    results = stored(tmp_path, ON_CARD, calibrated=False)
+
+    def with_process(m: Measurement, beside: int) -> Measurement:
+        assert isinstance(m.outcome, Measured)
+        size = m.outcome.warm.requested_bytes
+        peak = dataclasses.replace(
+            m.outcome.warm, allocated_bytes=size, reserved_bytes=size, process_bytes=size + beside
+        )  # fmt: skip
+        return dataclasses.replace(m, outcome=dataclasses.replace(m.outcome, warm=peak))
+
+    lines = tuple(with_process(m, 500_000_000 + i) for i, m in enumerate(results.measurements))
+    write(dataclasses.replace(results, measurements=lines), next(tmp_path.rglob("*.jsonl")))
+    outside = predictor(tmp_path).outside
+    assert (500_000_000, 500_000_000 + len(lines) - 1) == (outside.least_bytes, outside.most_bytes)
+    assert "measured on this GPU" == outside.source
+
+
+def test_measured_card_has_the_memory_that_it_reported(tmp_path: Path) -> None:
+    stored(tmp_path, ON_CARD, calibrated=False)
+    found = predictor(tmp_path).card
+    assert found is not None
+    assert (140 * GIB, 140 * GIB) == (found.least_bytes, found.most_bytes)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "verdict"),
+    [(5, 90, FITS), (5, 91, WITHIN_MARGIN), (100, 120, WITHIN_MARGIN), (101, 120, DOES_NOT_FIT)],
+)
+def test_verdict_is_certain_only_where_the_whole_interval_is(least: int, most: int, verdict: str) -> None:
+    assert verdict == judged(least, most, card(least_bytes=90, most_bytes=100))
+
+
+def test_nothing_known_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(NothingKnown, match=r"make derive MODEL=qwen3.5-27b VARIANT=text-static"):
+        predictor(tmp_path, variant="text-static").predict("prefill", 1, 4096)
+
+
+def test_decode_does_not_depend_on_how_its_prompt_was_fed() -> None:
+    one, other = (predictor(ROOT / "results", variant=v) for v in ("text", "text-chunk2048"))
+    assert one.predict("decode", 2, 9000) == other.predict("decode", 2, 9000)
+
+
+def test_older_software_can_be_asked_for() -> None:
+    library = Library.of(ROOT / "results")
+    sizes = [
+        library.predictor(BIG, "text", transformers=v).predict("prefill", 1, 4096).requested_bytes
+        for v in ("5.17.0", "5.23.0", "")
+    ]
+    assert 33_024 * 4096 == sizes[0] - sizes[1]
+    assert sizes[1] == sizes[2]
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_ten_thousand_predictions_take_less_than_a_second(phase: str) -> None:
+    ready = predictor(ROOT / "results", variant="default")
+    began = time.process_time()
+    for number in range(10_000):
+        ready.predict(phase, 1 + number % 64, 1 + 26 * number)  # type: ignore[arg-type]
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("label", "message"), [("a100", "a100-40gb or a100-80gb"), ("h20", "near: h200"), ("", "known")]
+)
+def test_card_that_is_not_known_is_refused(label: str, message: str) -> None:
+    with pytest.raises(CardError, match=message):
+        card_of(label, GPUS)
+
+
+@pytest.mark.parametrize("text", ["12", "GiB", "-3GiB", "1e3GiB"])
+def test_amount_of_memory_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(CardError, match=r"79\.1GiB"):
+        read_amount(text)
+
+
+def boundary(ready: Predictor, phase: str, chunk: int) -> None:
+    """Every longest context fits, and the next one does not."""
+    step = chunk or 1
+    for found in frontier(ready, phase, batches=(1, 3, 16), contexts=()).contexts:  # type: ignore[arg-type]
+        for size, holds in ((found.certain, lambda v: v == FITS), (found.possible, lambda v: v != DOES_NOT_FIT)):
+            check: Callable[[str | None], bool] = holds
+            if size:
+                assert check(ready.predict(phase, found.at, size).verdict)  # type: ignore[arg-type]
+            if size < found.most:
+                assert not check(ready.predict(phase, found.at, size + step).verdict)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("phase", "chunk"), [("prefill", 0), ("prefill", 2048), ("decode", 0)])
+def test_frontier_is_where_predictions_stop_to_fit(phase: str, chunk: int) -> None:
+    variant = f"text-chunk{chunk}" if chunk else "text"
+    boundary(predictor(ROOT / "results", variant=variant, gpu="a100-80gb"), phase, chunk)
+
+
+def test_card_too_small_for_the_weights_holds_nothing() -> None:
+    found = frontier(predictor(ROOT / "results", gpu="rtx-4090"), "decode", batches=(1,), contexts=(4096,))
+    assert (0, 0) == (found.contexts[0].possible, found.batches[0].possible)
