@@ -2,7 +2,7 @@
 # make derive [MODEL=name] [VARIANT="text default-static …"] [FAKE=label]     the peak formula from the program itself
 # make derived FILE=formula        its ledger;  make explain FROM=formula TO=formula: what moved between two
 # make validate ESTIMATOR=… [BASE=…] [FILE=…] [TOLERANCE=5%] [MARKDOWN=report.md]     hold an estimator against results
-# make scoreboard                  rank all of them
+# make scoreboard                  rank all of them;  make report [FILE=…]: one page with figures and tables of results
 # make test | drift | calibrate | claims | bench        PYTHON=python3 uses that interpreter as it is and installs nothing.
 #
 # make itself answers every failure with 2; the line "exit N: …" says what the command's own code was:
@@ -19,7 +19,7 @@ RUN := .venv/bin/python
 READY := .venv/ready
 endif
 
-.PHONY: measure drift calibrate claims bench derive derived explain validate scoreboard test lint
+.PHONY: measure drift calibrate claims bench derive derived explain validate scoreboard report test lint
 
 measure: $(READY)
 	@done=$$(mktemp) && trap 'rm -f "$$done"' EXIT && $(RUN) -m harness measure --path-to "$$done" \
@@ -53,6 +53,10 @@ validate: $(READY)
 
 scoreboard: $(READY)
 	@$(RUN) -m analysis scoreboard $${FILE:+--file "$$FILE"}
+
+report: $(READY)
+	@$(RUN) -m analysis report $${FILE:-$${RESULTS:+$$(find "$$RESULTS" -path '*/default/*.jsonl' | sort)}} \
+		$${RESULTS:+--to "$$RESULTS"}
 
 bench: $(READY)
 	@$(RUN) -m tests.bench

@@ -38,7 +38,7 @@ def scoreboard(campaign: Campaign, without: Sequence[str] = ()) -> Board:
     names = [name for name in OURS if campaign.calibration is not None or name == "exact-terms"]
     names = [name for name in names if name not in without]
     found = [scored(name, OURS[name](campaign), campaign) for name in names]
-    found += [scored(name, estimator, campaign) for name, estimator in ESTIMATORS.items()]
+    found += [scored(name, estimator, campaign) for name, estimator in ESTIMATORS.items() if name not in without]
     return Board(campaign=campaign, ranked=tuple(sorted(found, key=_rank)))
 
 

@@ -12,8 +12,10 @@ from markupsafe import Markup
 
 from analysis.calibration import NotCalibrated
 from analysis.campaign import Campaign, read_campaign
+from analysis.estimators.catalogue import ESTIMATORS
 from analysis.evidence import MixedError
 from analysis.files import put
+from analysis.refereeing.breakdown import Estimator, EstimatorError
 from analysis.refereeing.scoreboard import Board, scoreboard
 from analysis.refereeing.validation import title
 from analysis.reporting import sections
@@ -82,15 +84,29 @@ def _distinct(parts: Iterator[Part]) -> None:
 
 
 def _board(campaign: Campaign) -> tuple[Board, str]:
-    """The scoreboard, and why the held-out row is not on it, if it is not."""
+    """The scoreboard, and who is not on it, and why."""
+    silent = [name for name, estimator in ESTIMATORS.items() if not _answers(estimator, campaign)]
+    notes = [f"{' and '.join(silent)} can't tell for this model."] if silent else []
     contexts = len({p.request.context_tokens for p in campaign.points})
-    note = f"{HELD_OUT} is left out: it would take {contexts:,} fits."
+    if campaign.calibration is None:
+        return scoreboard(campaign, silent), " ".join(notes)
     if contexts * len(campaign.results.measurements) <= FITS:
         try:
-            return scoreboard(campaign), ""
+            return scoreboard(campaign, silent), " ".join(notes)
         except NotCalibrated:
-            note = f"{HELD_OUT} is left out: without one of its contexts, the campaign does not determine every term."
-    return scoreboard(campaign, without=(HELD_OUT,)), note if campaign.calibration else ""
+            notes.append(f"{HELD_OUT} is left out: without one context, the points do not determine every term.")
+    else:
+        notes.append(f"{HELD_OUT} is left out: it would take {contexts:,} fits.")
+    return scoreboard(campaign, (*silent, HELD_OUT)), " ".join(notes)
+
+
+def _answers(estimator: Estimator, campaign: Campaign) -> bool:
+    try:
+        for point in campaign.points:
+            estimator(point.request)
+    except EstimatorError:
+        return False
+    return True
 
 
 def _chapter(campaign: Campaign, parts: Sequence[Part], frontiers_of: FrontiersOf) -> dict[str, Any]:

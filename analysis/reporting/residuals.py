@@ -14,7 +14,7 @@ from analysis.reporting.palette import LIGHT
 from analysis.reporting.part import Part
 from harness.records import Measured, Phase, Workload
 
-KEY = 8.5  # size of a colour key's text
+KEY = 9  # size of a colour key's text
 STEPS_BYTES = (GB // 10, GB, 10 * GB)  # where a residual's colour changes
 MOST_ROWS, MOST_COLUMNS = 14, 7  # cells that have room for a number
 
@@ -123,8 +123,8 @@ def _map_axes(axes: Axes, contexts: Sequence[int], batches: Sequence[int]) -> No
 def _residual_key(panel: Panel) -> None:
     """Nine swatches from "predicts too much" to "too little", with the steps between them."""
     roles = [*(f"high-{n}" for n in (4, 3, 2, 1)), "zero", *(f"low-{n}" for n in (1, 2, 3, 4))]
-    names = ["", "−10", "−1", "−0.1", "", "", "+0.1", "+1", "+10 GB"]
-    width, height, left, up = 24, 9, 72, 16
+    names = ["", "−10", "−1", "−0.1", "", "", "+0.1", "+1", "+10"]
+    width, height, left, up = 25, 9, 67, 17
     for i, role in enumerate(roles):
         panel.figure.add_artist(
             Rectangle(
@@ -144,3 +144,4 @@ def _residual_key(panel: Panel) -> None:
     panel.figure.text(middle / 360, 6 / panel.height, "0", ha="center", fontsize=KEY, color=LIGHT["muted"])
     for x, side, text in ((left - 5, "right", "too high"), (left + 9 * width + 5, "left", "too low")):
         panel.figure.text(x / 360, (up + 1.5) / panel.height, text, ha=side, fontsize=KEY, color=LIGHT["muted"])
+    panel.figure.text((left + 9 * width + 5) / 360, 6 / panel.height, "GB", fontsize=KEY, color=LIGHT["muted"])

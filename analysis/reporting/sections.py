@@ -19,7 +19,7 @@ from analysis.verdict import Verdict, exit_code, summary
 from harness.records import Configuration, Environment
 
 DRIFT_HEADER = ("term", "verdict", "where", "cause", "unit", "expected", "fitted", "evidence", "difference, B")
-POINT_HEADER = ("phase", "batch", "context", "peak, B", "formula, B", "measured − formula, B", "running at the peak")
+POINT_HEADER = ("phase", "batch", "context", "peak, B", "formula, B", "peak − formula, B", "running at the peak")
 TOLD_APART = ("gpu_uuid", "allocator")  # one is nobody's business, the other is not one line
 
 
@@ -102,7 +102,7 @@ def board_tables(board: Board) -> list[tuple[str, Table]]:
     """The scoreboard's tables, each under its title."""
     return [
         ("Error of the total, best first", table(RANKING_HEADER, ranking(board), words=3)),
-        ("Bias by term, GB (predicted minus measured)", table(BIAS_HEADER, bias_by_term(board))),
+        ("Bias by term, GB (predicted minus counted)", table(BIAS_HEADER, bias_by_term(board))),
     ]
 
 
@@ -129,7 +129,7 @@ def tiles(part: Part) -> list[tuple[str, str, str]]:
     found = [(name, value, unit) for name, value, unit in zip(names, own, units, strict=True)]
     residuals = [abs(r) for r in _residuals(part) if r is not None]
     if residuals:
-        found.append(("largest |measured − formula|", f"{max(residuals):,}", f"B over {len(residuals):,} points"))
+        found.append(("farthest from the formula", f"{max(residuals):,}", f"B over {len(residuals):,} points"))
     return found
 
 
