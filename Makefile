@@ -2,7 +2,7 @@
 # make derive [MODEL=name] [VARIANT="text default-static …"] [FAKE=label]     the peak formula from the program itself
 # make derived FILE=formula        its ledger;  make explain FROM=formula TO=formula: what moved between two
 # make validate ESTIMATOR=… [BASE=…] [FILE=…] [TOLERANCE=5%] [MARKDOWN=report.md]     hold an estimator against results
-# make scoreboard                  rank all of them
+# make scoreboard                  rank all of them;  make report [FILE=…]: one page with figures and tables of results
 # make predict GPU=label [MODEL=name] [CONTEXT=tokens] [BATCH=n] [PHASE=decode] [CHUNK=tokens] [MEMORY=79.1GiB] [FREE=1GiB]
 # make capacity GPU=label [MODEL=name] [CHUNK=tokens] [MEMORY=…] [FREE=…]      the largest contexts and batches that fit
 # make simulate [MODEL=name] [VARIANT="default text-chunk2048 …"]              what the caching allocator adds
@@ -22,7 +22,7 @@ RUN := .venv/bin/python
 READY := .venv/ready
 endif
 
-.PHONY: measure drift calibrate claims bench derive derived explain validate scoreboard predict capacity simulate test lint
+.PHONY: measure drift calibrate claims bench derive derived explain validate scoreboard predict capacity simulate report test lint
 
 measure: $(READY)
 	@done=$$(mktemp) && trap 'rm -f "$$done"' EXIT && trap 'exit 130' INT \
@@ -72,6 +72,10 @@ capacity: $(READY)
 simulate: $(READY)
 	@$(RUN) -m analysis simulate $${MODEL:+--model "$$MODEL"} $${FAKE:+--fake "$$FAKE"} \
 		$$(for variant in $$VARIANT; do echo "--variant $$variant"; done)
+
+report: $(READY)
+	@$(RUN) -m analysis report $${FILE:-$${RESULTS:+$$(find "$$RESULTS" -path '*/default/*.jsonl' | sort)}} \
+		$${RESULTS:+--to "$$RESULTS"}
 
 bench: $(READY)
 	@$(RUN) -m tests.bench

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.calibration import Calibration, WrongEnvironment, read_calibration
+from analysis.derivation.derived import Derived
+from analysis.derivation.derived_files import stored_formulas
 from analysis.evidence import MixedError
 from analysis.model import Shapes, read_shapes
 from analysis.refereeing.score import Point, card_bytes, points
@@ -100,3 +102,9 @@ def stored_for(results: ResultsFile, given: Path | None) -> Calibration | None:
 def calibration_path(results: ResultsFile) -> Path:
     """Where a results file's calibration belongs."""
     return results.path.with_name(f"{model_of(results)}.calibration.json")
+
+
+def formulas_for(results: ResultsFile) -> tuple[Derived, ...]:
+    """The derived formulas of the measured model on the measured card, of whatever software; none if none is stored."""
+    folder = REPOSITORY / "results" / results.environment.gpu_label / "derived"
+    return tuple(f for f in stored_formulas(folder) if f.configuration.model == model_of(results))

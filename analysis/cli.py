@@ -1,5 +1,5 @@
 """``python -m analysis``: judge a results file, store a calibration of it, derive a program's formula, referee
-estimators.
+estimators, put all of it on one page.
 
 Exit codes: 0 in agreement; 1 drift, inconclusive or unidentifiable; 2 bad input; 3 environment not as asked.
 """
@@ -19,10 +19,10 @@ from analysis.calibration import (
     make_calibration,
     write_calibration,
 )
-from analysis.campaign import REPOSITORY, calibration_path, config_path, model_of, shapes_for, stored_for
+from analysis.campaign import REPOSITORY, calibration_path, config_path, formulas_for, shapes_for, stored_for
 from analysis.derivation.derive_cli import derive_model, explain_change, print_ledger, verify_formulas
-from analysis.derivation.derived import Derived, OtherProgram, OutsideDomain
-from analysis.derivation.derived_files import DerivedError, UnknownVariant, stored_formulas
+from analysis.derivation.derived import OtherProgram, OutsideDomain
+from analysis.derivation.derived_files import DerivedError, UnknownVariant
 from analysis.derivation.moves import NotComparable
 from analysis.derivation.pieces import NotDerived
 from analysis.derivation.replays import NotReplayed
@@ -36,6 +36,7 @@ from analysis.predicting.simulate import simulate_allocator
 from analysis.predicting.simulated import SimulatedError
 from analysis.refereeing.breakdown import EstimatorError
 from analysis.refereeing.referee_cli import rank_estimators, validate_estimator
+from analysis.reporting.report_cli import make_report
 from analysis.verdict import (
     AGREEMENT,
     BAD_INPUT,
@@ -154,12 +155,6 @@ def clear_errors() -> Iterator[None]:
         raise typer.Exit(code)
 
 
-def formulas_for(results: ResultsFile) -> tuple[Derived, ...]:
-    """The derived formulas of the measured model on the measured card, of whatever software; none if none is stored."""
-    folder = REPOSITORY / "results" / results.environment.gpu_label / "derived"
-    return tuple(f for f in stored_formulas(folder) if f.configuration.model == model_of(results))
-
-
 def calibration_of(file: Path) -> tuple[Path, Calibration, ResultsFile, tuple[Verdict, ...]]:
     """Where to write a file's calibration, the calibration, and what it was made from.
 
@@ -178,6 +173,7 @@ for _name, _command in (
     ("explain", explain_change),
     ("validate", validate_estimator),
     ("scoreboard", rank_estimators),
+    ("report", make_report),
     ("simulate", simulate_allocator),
     ("predict", predict_memory),
     ("capacity", show_capacity),

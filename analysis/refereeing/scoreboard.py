@@ -15,6 +15,10 @@ from analysis.refereeing.validation import campaign_lines, title
 
 SHOWN_TERMS = ("weights", "kv_cache", "state", "rest", "total")
 PHASES = ("prefill", "decode")
+RANKING_HEADER = (
+    "estimator", "claims", "compared with", "rank", "median, GB", "bias, GB", "worst, GB", "median, %", "worst at",
+)  # fmt: skip
+BIAS_HEADER = ("estimator", *SHOWN_TERMS)
 CSV_HEADER = (
     "model", "gpu", "fingerprint", "estimator", "claims", "compared_with", "term", "phase", "context_tokens", "n",
     "median_abs_bytes", "bias_bytes", "worst_bytes", "worst_at",
@@ -29,11 +33,12 @@ class Board:
     ranked: tuple[Scored, ...]
 
 
-def scoreboard(campaign: Campaign) -> Board:
-    """Asks every estimator at every point; ours only where there is a calibration."""
+def scoreboard(campaign: Campaign, without: Sequence[str] = ()) -> Board:
+    """Asks every estimator at every point; ours only where there is a calibration, and not those named."""
     names = [name for name in OURS if campaign.calibration is not None or name == "exact-terms"]
+    names = [name for name in names if name not in without]
     found = [scored(name, OURS[name](campaign), campaign) for name in names]
-    found += [scored(name, estimator, campaign) for name, estimator in ESTIMATORS.items()]
+    found += [scored(name, estimator, campaign) for name, estimator in ESTIMATORS.items() if name not in without]
     return Board(campaign=campaign, ranked=tuple(sorted(found, key=_rank)))
 
 
@@ -62,15 +67,16 @@ def scoreboard_markdown(boards: Sequence[Board]) -> Iterator[str]:
     yield "`exact-terms` is weights, cache, states and inputs alone, with nothing fitted."
     for board in boards:
         yield from ("", f"## {title(board.campaign)}", "", *campaign_lines(board.campaign))
-        yield from ("", "### Total", "", *_ranking(board))
-        yield from ("", "### Bias by term, GB", "", *_by_term(board))
+        yield from ("", "### Total", "", *table(RANKING_HEADER, ranking(board), words=3))
+        yield from ("", "### Bias by term, GB", "", *table(BIAS_HEADER, bias_by_term(board)))
         yield from ("", "A dash: the estimator has no such term. Wrong assumptions that give its very numbers:", "")
         yield from _assumptions(board)
         for phase in PHASES:
             yield from ("", f"### Median error of the total by context, {phase}, GB", "", *_by_context(board, phase))
 
 
-def _ranking(board: Board) -> list[str]:
+def ranking(board: Board) -> list[list[str]]:
+    """The rows of the errors of the total, best first; their header is ``RANKING_HEADER``."""
     rows = []
     for place, own in enumerate(board.ranked, start=1):
         total = _score(own, "total")
@@ -78,26 +84,16 @@ def _ranking(board: Board) -> list[str]:
             numbers = [gb(total.median_bytes, signed=False), gb(total.bias_bytes), gb(total.worst_bytes)]
             share = percent(total.median_share)
             rows.append([own.estimator, own.claims, own.compared_with, str(place), *numbers, share, total.worst_at])
-    header = (
-        "estimator",
-        "claims",
-        "compared with",
-        "rank",
-        "median, GB",
-        "bias, GB",
-        "worst, GB",
-        "median, %",
-        "worst at",
-    )
-    return table(header, rows, words=3)
+    return rows
 
 
-def _by_term(board: Board) -> list[str]:
+def bias_by_term(board: Board) -> list[list[str]]:
+    """The rows of the signed errors by term, in the same order; their header is ``BIAS_HEADER``."""
     rows = []
     for own in board.ranked:
         scores = [_score(own, term) for term in SHOWN_TERMS]
         rows.append([own.estimator, *(gb(s.bias_bytes) if s else "–" for s in scores)])
-    return table(("estimator", *SHOWN_TERMS), rows)
+    return rows
 
 
 def _assumptions(board: Board) -> Iterator[str]:

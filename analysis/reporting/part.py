@@ -1,0 +1,200 @@
+"""What figures are drawn of: one configuration of one campaign, with the formula that answers for it."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from analysis.campaign import Campaign, config_path, formulas_for
+from analysis.derivation.derived import Derived, OtherProgram, OutsideDomain
+from analysis.derivation.derived_files import variant_of
+from analysis.drift import configurations
+from analysis.evidence import measured
+from analysis.formula import transient_bytes
+from analysis.refereeing.breakdown import Estimator, EstimatorError, Request
+from analysis.refereeing.ours import cache_at_peak, calibrated
+from analysis.tables import FAKE_BANNER
+from harness.records import Configuration, Measured, Phase, Workload
+
+PHASES: tuple[Phase, ...] = ("prefill", "decode")
+SEGMENTS = ("weights", "KV cache", "recurrent state", "conv state", "inputs, logits", "transient")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Formula:
+    """A formula of one phase. name: what it is called in a caption. peak: bytes, ``None`` where it can't tell."""
+
+    name: str
+    peak: Callable[[Workload], int | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One configuration of a campaign. name: what its figures' files start with. derived: its program's formulas."""
+
+    name: str
+    campaign: Campaign
+    config: str
+    configuration: Configuration
+    ran: dict[Workload, Measured]
+    derived: tuple[Derived, ...]
+    formulas: dict[Phase, Formula]
+
+    @property
+    def banner(self) -> str:
+        """What must stand on everything that was replayed; "" of a card."""
+        return FAKE_BANNER if self.campaign.results.environment.device == "fake" else ""
+
+    @property
+    def model(self) -> str:
+        """Which model, in which variant."""
+        return f"{self.configuration.model} · {variant_of(self.configuration)}"
+
+    @property
+    def subject(self) -> str:
+        """Which model, in which variant, on what card."""
+        return f"{self.model} · {self.campaign.results.environment.gpu_label}"
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases that have points."""
+        return tuple(phase for phase in PHASES if any(w.phase == phase for w in self.ran))
+
+    def points(self, phase: Phase) -> dict[tuple[int, int], Measured]:
+        """What ran in a phase, by (context, batch), in that order."""
+        return {
+            (w.context_tokens, w.batch): self.ran[w]
+            for w in sorted(self.ran, key=lambda w: (w.context_tokens, w.batch))
+            if w.phase == phase
+        }
+
+    def batches(self, phase: Phase) -> tuple[int, ...]:
+        """Batches of a phase, ascending."""
+        return tuple(sorted({w.batch for w in self.ran if w.phase == phase}))
+
+    def contexts(self, phase: Phase) -> tuple[int, ...]:
+        """Contexts of a phase, ascending."""
+        return tuple(sorted({w.context_tokens for w in self.ran if w.phase == phase}))
+
+    def workload(self, phase: Phase, context_tokens: int, batch: int) -> Workload:
+        """A workload of this configuration, measured or not."""
+        return Workload(configuration=self.configuration, phase=phase, context_tokens=context_tokens, batch=batch)
+
+    def fits(self, requested_bytes: int) -> bool:
+        """Whether the card's nominal memory holds so much; every card does where it is not known."""
+        return self.campaign.gpu_bytes is None or requested_bytes <= self.campaign.gpu_bytes
+
+    def request(self, workload: Workload) -> Request:
+        """The question to an estimator."""
+        return Request(
+            workload=workload,
+            shapes=self.campaign.shapes,
+            config=self.config,
+            gpu_label=self.campaign.results.environment.gpu_label,
+            gpu_bytes=self.campaign.gpu_bytes,
+        )
+
+    def ask(self, estimator: Estimator, workload: Workload) -> int | None:
+        """An estimator's total; ``None`` where it has no answer."""
+        try:
+            return estimator(self.request(workload)).total_bytes
+        except EstimatorError:
+            return None
+
+
+def parts_of(campaign: Campaign) -> tuple[Part, ...]:
+    """The configurations of a campaign of which a point ran, in the file's order."""
+    stored = formulas_for(campaign.results)
+    parts = []
+    for configuration, lines in configurations(campaign.results).items():
+        ran = measured(lines)
+        if ran:
+            derived = tuple(f for phase in PHASES for f in stored if f.phase == phase and _of_program(f, campaign, ran))
+            part = Part(
+                name=file_name(campaign.results.environment.gpu_label, configuration),
+                campaign=campaign,
+                config=str(config_path(campaign.results, None)),
+                configuration=configuration,
+                ran=ran,
+                derived=derived,
+                formulas={},
+            )
+            part.formulas.update(_formulas(part))
+            parts.append(part)
+    return tuple(parts)
+
+
+def file_name(*words: str | Configuration) -> str:
+    """Words that are safe in the name of a file and of an element, whatever was measured."""
+    texts = [w if isinstance(w, str) else f"{w.model}.{variant_of(w)}" for w in words]
+    return re.sub(r"[^A-Za-z0-9._-]", "_", ".".join(texts))
+
+
+def _of_program(derived: Derived, campaign: Campaign, ran: dict[Workload, Measured]) -> bool:
+    """Whether the formula is of the very program that was measured."""
+    own = next((w for w in ran if w.phase == derived.phase), None)
+    if own is None:
+        return False
+    try:
+        derived.check(own, campaign.results.environment, ran[own].kernels)
+    except OtherProgram:
+        return False
+    return True
+
+
+def _formulas(part: Part) -> Iterable[tuple[Phase, Formula]]:
+    """Of each phase the derived formula, else the fitted one; none where neither is stored."""
+    calibration = part.campaign.calibration
+    for phase in part.phases:
+        derived = next((f for f in part.derived if f.phase == phase), None)
+        if derived is not None:
+            yield phase, Formula(name=f"the derived formula {derived.key}", peak=_derived_peak(derived))
+        elif calibration is not None:
+            estimator = calibrated(calibration)
+            yield (
+                phase,
+                Formula(name=f"the formula fitted in {calibration.name}", peak=lambda w, e=estimator: part.ask(e, w)),  # type: ignore[misc]
+            )
+
+
+def _derived_peak(derived: Derived) -> Callable[[Workload], int | None]:
+    def peak(workload: Workload) -> int | None:
+        try:
+            return derived.peak_bytes(workload.batch, workload.context_tokens)
+        except OutsideDomain:
+            return None
+
+    return peak
+
+
+def ledger(workload: Workload, outcome: Measured) -> dict[str, int]:
+    """The bytes of a measured peak by segment; together they are the peak, to the byte.
+
+    Weights have buffers and workspace with them, inputs the logits where the peak is in the head. The transient is
+    the rest, and may be below 0 where something of the rest is not yet there at the peak.
+    """
+    held = outcome.held
+    logits = held.logits_bytes if outcome.site.stage == "lm_head" else 0
+    values = (
+        outcome.baseline_bytes,
+        cache_at_peak(workload, held.kv_cache_bytes),
+        held.recurrent_state_bytes,
+        held.conv_state_bytes,
+        held.inputs_bytes + logits,
+        transient_bytes(workload, outcome),
+    )
+    return dict(zip(SEGMENTS, values, strict=True))
+
+
+def chosen(part: Part, phase: Phase, most: int = 7) -> tuple[tuple[int, int], ...]:
+    """Points, (context, batch), that show a breakdown: of the smallest, middle and largest batch a short context and
+    the longest that the card holds.
+    """
+    points, batches = part.points(phase), part.batches(phase)
+    found: list[tuple[int, int]] = []
+    for batch in dict.fromkeys((batches[0], batches[len(batches) // 2], batches[-1])):
+        contexts = [c for (c, b), m in points.items() if b == batch and part.fits(m.warm.requested_bytes)]
+        if contexts:
+            short = next((c for c in contexts if c >= 4096), contexts[-1])
+            found += [(short, batch), *([(contexts[len(contexts) * 2 // 3], batch)] if batch == batches[0] else [])]
+            found.append((contexts[-1], batch))
+    return tuple(sorted(dict.fromkeys(found), key=lambda p: (p[1], p[0])))[:most]

@@ -1,0 +1,170 @@
+"""The report: figures and tables of campaigns, put together on one page that needs nothing but itself."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment as Templates
+from jinja2 import PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from analysis.calibration import NotCalibrated
+from analysis.campaign import Campaign, read_campaign
+from analysis.estimators.catalogue import ESTIMATORS
+from analysis.evidence import MixedError
+from analysis.files import put
+from analysis.refereeing.breakdown import Estimator, EstimatorError
+from analysis.refereeing.scoreboard import Board, scoreboard
+from analysis.refereeing.validation import title
+from analysis.reporting import sections
+from analysis.reporting.capacity import Frontier, frontier, frontier_heading
+from analysis.reporting.drawing import MARK, Drawing, inline, styled
+from analysis.reporting.figures import breakdown, estimators, peaks
+from analysis.reporting.palette import properties
+from analysis.reporting.part import PHASES, Part, chosen, parts_of
+from analysis.reporting.residuals import residuals
+
+FITS = 5_000  # fits times lines that the held-out row may take: about a second
+HELD_OUT = "ours-held-out"
+CONTENTS = (
+    ("peaks", "Peak against context"),
+    ("breakdown", "What the peak is made of"),
+    ("residuals", "Residual map"),
+    ("frontier", "What fits which GPU"),
+    ("drift", "Drift"),
+    ("scoreboard", "Scoreboard"),
+    ("environment", "Environment"),
+)
+FrontiersOf = Callable[[Part], Sequence[Frontier]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The page and the figures that stand on it."""
+
+    html: str
+    drawings: tuple[Drawing, ...]
+
+
+def no_frontiers(part: Part) -> Sequence[Frontier]:
+    """Nothing is known of what fits which GPU; the section is left out."""
+    return ()
+
+
+def build(files: Sequence[Path], frontiers_of: FrontiersOf = no_frontiers) -> Report:
+    """The report on these results files. frontiers_of: what fits which GPU, of a configuration."""
+    campaigns = [(campaign, parts_of(campaign)) for campaign in map(read_campaign, files)]
+    _distinct(part for _, parts in campaigns for part in parts)
+    with styled():
+        chapters = [_chapter(campaign, parts, frontiers_of) for campaign, parts in campaigns]
+    drawings = tuple(d for chapter in chapters for part in chapter["parts"] for group in part["groups"] for d in group)
+    return Report(html=_page(chapters), drawings=drawings)
+
+
+def write(report: Report, folder: Path) -> Iterator[Path]:
+    """Puts the figures and the page into the folder; figures of an earlier report that this one lacks are removed."""
+    figures = folder / "figures"
+    wanted = {figures / f"{drawing.name}.svg": drawing.svg for drawing in report.drawings}
+    for path, text in wanted.items():
+        put(path, text)
+    put(folder / "report.html", report.html)
+    for path in sorted(set(figures.glob("*.svg")) - set(wanted)):
+        if MARK in path.read_text(encoding="utf-8", errors="replace")[:200]:
+            path.unlink()
+    yield folder / "report.html"
+    yield from wanted
+
+
+def _distinct(parts: Iterator[Part]) -> None:
+    found = Counter(part.name for part in parts)
+    if twice := [name for name, count in found.items() if count > 1]:
+        raise MixedError(f"{twice[0]} is in two of the results files; name the one to report (FILE=…)")
+
+
+def _board(campaign: Campaign) -> tuple[Board, str]:
+    """The scoreboard, and who is not on it, and why."""
+    silent = [name for name, estimator in ESTIMATORS.items() if not _answers(estimator, campaign)]
+    notes = [f"{' and '.join(silent)} can't tell for this model."] if silent else []
+    contexts = len({p.request.context_tokens for p in campaign.points})
+    if campaign.calibration is None:
+        return scoreboard(campaign, silent), " ".join(notes)
+    if contexts * len(campaign.results.measurements) <= FITS:
+        try:
+            return scoreboard(campaign, silent), " ".join(notes)
+        except NotCalibrated:
+            notes.append(f"{HELD_OUT} is left out: without one context, the points do not determine every term.")
+    else:
+        notes.append(f"{HELD_OUT} is left out: it would take {contexts:,} fits.")
+    return scoreboard(campaign, (*silent, HELD_OUT)), " ".join(notes)
+
+
+def _answers(estimator: Estimator, campaign: Campaign) -> bool:
+    try:
+        for point in campaign.points:
+            estimator(point.request)
+    except EstimatorError:
+        return False
+    return True
+
+
+def _chapter(campaign: Campaign, parts: Sequence[Part], frontiers_of: FrontiersOf) -> dict[str, Any]:
+    board, note = _board(campaign)
+    written = [_part(part, frontiers_of(part)) for part in parts]
+    return {
+        "id": f"c-{campaign.results.environment.fingerprint()}",
+        "contents": [
+            (name, text) for name, text in CONTENTS if name != "frontier" or any(p["groups"][3] for p in written)
+        ],
+        "banner": parts[0].banner,
+        "subject": title(campaign),
+        "parts": written,
+        "board": sections.board_tables(board),
+        "board_note": note,
+        **sections.campaign_facts(campaign),
+    }
+
+
+def _part(part: Part, frontiers: Sequence[Frontier]) -> dict[str, Any]:
+    """Everything of one configuration: groups of figures in the order of the page, then its tables."""
+    phases = part.phases
+    maps = [residuals(part, phase) for phase in phases if phase in part.formulas]
+    maps += [residuals(part, phase, "fitmygpu") for phase in phases]
+    groups = [
+        [peaks(part, phase) for phase in phases] + [estimators(part, phase) for phase in phases],
+        [breakdown(part, phase) for phase in phases if chosen(part, phase)],
+        maps,
+        _frontiers(part, frontiers),
+    ]
+    return {"groups": groups, **sections.part_tables(part, frontiers)}
+
+
+def _frontiers(part: Part, frontiers: Sequence[Frontier]) -> list[Drawing]:
+    caption = (
+        "Solid line: fits for certain. Band: what the share of the card that is not known leaves open. Cards that "
+        "hold the same are one line; the table names them."
+    )
+    drawings = []
+    for phase in PHASES:
+        own = [f for f in frontiers if f.phase == phase]
+        if any(any(f.longest_possible) for f in own):
+            heading = frontier_heading(part.model, phase, part.banner)
+            drawings.append(frontier(f"{part.name}.{phase}.frontier", heading, own, caption))
+    return drawings
+
+
+def _page(chapters: Sequence[dict[str, Any]]) -> str:
+    templates = Templates(
+        loader=PackageLoader("analysis.reporting", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    # The text in a figure was escaped when it was drawn.
+    templates.filters["inline"] = lambda drawing: Markup(inline(drawing))
+    return templates.get_template("report.html.j2").render(
+        chapters=chapters, light=properties(dark=False), dark=properties(dark=True)
+    )

@@ -1,0 +1,23 @@
+"""The command that makes the report."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def make_report(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Results files; else the main campaigns in results/.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="Folder for report.html and figures/; else results/.")] = None,
+) -> None:
+    """Write report.html, one page that needs no network, and its figures as SVG files."""
+    from analysis.campaign import REPOSITORY, main_campaigns
+    from analysis.reporting.report import build, write
+
+    folder = to or REPOSITORY / "results"
+    report = build(files or main_campaigns())
+    for path in write(report, folder):
+        typer.echo(f"wrote {path}")
+    typer.echo("exit 0: reported")

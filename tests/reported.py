@@ -1,0 +1,46 @@
+"""A campaign of any size to report on, and the report of it."""
+
+from pathlib import Path
+
+from analysis.calibration import make_calibration, write_calibration
+from analysis.drift import all_fitted_terms, judge
+from analysis.reporting.capacity import Frontier
+from harness.records import Phase, ResultsFile, Workload
+from tests.synthetic import SHAPES, campaign, workload, write
+
+PHASES: tuple[Phase, ...] = ("prefill", "decode")
+BATCHES = (1, 2, 4, 8)
+
+
+def points(contexts: int, batches: int) -> list[Workload]:
+    """Both phases over so many contexts and batches."""
+    return [
+        workload(phase, batch, 512 + 3001 * i)
+        for phase in PHASES
+        for i in range(contexts)
+        for batch in range(1, batches + 1)
+    ]
+
+
+def stored(folder: Path, results: ResultsFile | None = None, calibrated: bool = True) -> Path:
+    """A results file of the synthetic campaign in a folder, with its calibration beside it."""
+    own = results or campaign()
+    if calibrated:
+        made = make_calibration(own, all_fitted_terms(own), judge(own, SHAPES), "qwen3.5-27b.calibration.json")
+        write_calibration(made, folder / made.name)
+    return write(own, folder / "qwen3.5-27b.jsonl")
+
+
+def frontiers(phase: Phase = "prefill") -> tuple[Frontier, ...]:
+    """Frontiers that were made up: two cards alike, a larger one, one that holds nothing."""
+
+    def of(gpu: str, certain: tuple[int, ...], possible: tuple[int, ...]) -> Frontier:
+        return Frontier(gpu=gpu, phase=phase, batches=BATCHES, longest_certain=certain, longest_possible=possible)
+
+    small = ((40_000, 20_000, 9_000, 0), (44_000, 22_000, 11_000, 900))
+    return (
+        of("h100", *small),
+        of("a100-80gb", *small),
+        of("h200", (300_000, 150_000, 75_000, 36_000), (300_000, 150_000, 75_000, 36_000)),
+        of("l4", (0, 0, 0, 0), (0, 0, 0, 0)),
+    )

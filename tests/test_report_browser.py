@@ -1,0 +1,158 @@
+"""The report in a real browser, as it is looked at: narrow and wide, light and dark."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.reporting.report import build, write
+from tests.conftest import ROOT
+from tests.reported import frontiers, stored
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+COMMITTED = ROOT / "results" / "report.html"
+PAGE = '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><link rel="icon" href="data:,"><title>t</title><body>'
+FIGURE = '<figure id="one"><svg viewBox="0 0 9 9" width="90"><rect width="9" height="9"/></svg></figure>'
+
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM or not DRIVER, reason="needs Debian's chromium and chromium-driver, which .ci/run installs"
+)
+
+
+class Browser:
+    """A headless Chromium and what it finds wrong with a page."""
+
+    def __init__(self, profile: str) -> None:
+        from selenium import webdriver
+        from selenium.webdriver.chrome.service import Service
+
+        options = webdriver.ChromeOptions()
+        options.binary_location = str(CHROMIUM)
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        self.driver = webdriver.Chrome(options=options, service=Service(str(DRIVER), log_output=os.devnull))
+
+    def opened(self, page: Path, width: int = 1280, scheme: str = "light") -> None:
+        """Shows a page at a width, in a colour scheme."""
+        self.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600},
+        )
+        media = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+        self.driver.get_log("browser")
+        self.driver.get(page.as_uri())
+
+    def ask(self, script: str) -> Any:
+        """What a line of JavaScript gives."""
+        return self.driver.execute_script(f"return {script}")
+
+    def problems(self, figures: list[str]) -> list[str]:
+        """What is wrong with the page that is shown, where these figures should be on it."""
+        found = [f"console: {line['message']}" for line in self.driver.get_log("browser")]
+        sizes = self.ask(
+            "Object.fromEntries([...document.querySelectorAll('figure')].map(f => [f.id, (s => s ?"
+            " [s.getBoundingClientRect().width, s.getBoundingClientRect().height] : [0, 0])(f.querySelector('svg'))]))"
+        )
+        found += [f"figure {name}: missing" for name in figures if min(sizes.get(name, [0, 0])) < 1]
+        wide, room = self.ask("[document.documentElement.scrollWidth, innerWidth]")
+        found += [f"overflow: {wide} of {room}"] if wide > room else []
+        loaded = self.ask("performance.getEntriesByType('resource').map(e => e.name)")
+        return found + [f"loaded: {name}" for name in loaded if not name.startswith("data:")]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        opened = Browser(profile)
+        yield opened
+        opened.driver.quit()
+
+
+@pytest.fixture(scope="module")
+def with_frontiers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    list(write(build([stored(folder)], lambda part: frontiers()), folder))
+    return folder / "report.html"
+
+
+def figures_of(page: Path) -> list[str]:
+    """The figures that must be on a page: one for each file beside it."""
+    return sorted(path.stem for path in (page.parent / "figures").glob("*.svg"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_is_wrong_with_the_stored_report(browser: Browser, width: int, scheme: str) -> None:
+    browser.opened(COMMITTED, width, scheme)
+    assert figures_of(COMMITTED)
+    assert [] == browser.problems(figures_of(COMMITTED))
+    dark = browser.ask("getComputedStyle(document.body).backgroundColor") == "rgb(12, 16, 21)"
+    assert dark == (scheme == "dark")
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_is_wrong_with_a_report_with_frontiers(browser: Browser, width: int, with_frontiers: Path) -> None:
+    browser.opened(with_frontiers, width)
+    assert any("frontier" in name for name in figures_of(with_frontiers))
+    assert [] == browser.problems(figures_of(with_frontiers))
+
+
+def test_no_text_of_a_figure_is_cut_off(browser: Browser) -> None:
+    browser.opened(COMMITTED, 360)
+    outside = browser.ask(
+        "[...document.querySelectorAll('figure svg')].flatMap(s => { const b = s.getBoundingClientRect();"
+        " return [...s.querySelectorAll('text')].filter(t => { const r = t.getBoundingClientRect();"
+        " return r.left < b.left - 1 || r.right > b.right + 1 || r.top < b.top - 1 || r.bottom > b.bottom + 1 })"
+        " .map(t => t.textContent) })"
+    )
+    assert [] == outside
+
+
+def test_text_of_figures_is_legible_on_a_phone(browser: Browser) -> None:
+    browser.opened(COMMITTED, 360)
+    smallest = browser.ask(
+        "Math.min(...[...document.querySelectorAll('figure svg')].flatMap(s => [...s.querySelectorAll('text')]"
+        ".map(t => parseFloat(getComputedStyle(t).fontSize) * s.getBoundingClientRect().width / 360)))"
+    )
+    assert smallest > 7.5
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (f"{FIGURE}<script>console.error('wrong')</script>", "console: "),
+        ("<p>no figure</p>", "figure one: missing"),
+        ('<figure id="one"><svg width="0" height="0"></svg></figure>', "figure one: missing"),
+        (f'{FIGURE}<div style="width: 3000px">wide</div>', "overflow: "),
+        (f'{FIGURE}<img src="http://127.0.0.1:9/x.png" alt="">', "loaded: http://127.0.0.1:9/x.png"),
+    ],
+)
+def test_a_page_with_a_fault_is_found_out(browser: Browser, tmp_path: Path, body: str, problem: str) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(PAGE + body, encoding="utf-8")
+    browser.opened(page)
+    assert [found for found in browser.problems(["one"]) if found.startswith(problem)]
+
+
+def test_a_page_without_a_fault_has_none(browser: Browser, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(PAGE + FIGURE, encoding="utf-8")
+    browser.opened(page)
+    assert [] == browser.problems(["one"])
