@@ -107,4 +107,4 @@ def calibration_path(results: ResultsFile) -> Path:
 def formulas_for(results: ResultsFile) -> tuple[Derived, ...]:
     """The derived formulas of the measured model on the measured card, of whatever software; none if none is stored."""
     folder = REPOSITORY / "results" / results.environment.gpu_label / "derived"
-    return tuple(f for f in stored_formulas(folder) if f.configuration.model == model_of(results))
+    return stored_formulas(folder, model_of(results))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from analysis.calibration import make_calibration, write_calibration
 from analysis.drift import all_fitted_terms, judge
-from analysis.reporting.capacity import Frontier
+from analysis.predicting.capacity import Frontier, Largest
 from harness.records import Phase, ResultsFile, Workload
 from tests.synthetic import SHAPES, campaign, workload, write
 
@@ -35,7 +35,9 @@ def frontiers(phase: Phase = "prefill") -> tuple[Frontier, ...]:
     """Frontiers that were made up: two cards alike, a larger one, one that holds nothing."""
 
     def of(gpu: str, certain: tuple[int, ...], possible: tuple[int, ...]) -> Frontier:
-        return Frontier(gpu=gpu, phase=phase, batches=BATCHES, longest_certain=certain, longest_possible=possible)
+        ends = zip(BATCHES, certain, possible, strict=True)
+        contexts = tuple(Largest(at=b, certain=c, possible=p, most=300_000) for b, c, p in ends)
+        return Frontier(gpu=gpu, phase=phase, chunk_tokens=0, contexts=contexts, batches=())
 
     small = ((40_000, 20_000, 9_000, 0), (44_000, 22_000, 11_000, 900))
     return (

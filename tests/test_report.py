@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from analysis.cli import app
 from analysis.campaign import read_campaign
-from analysis.reporting.capacity import alike, range_text
+from analysis.cli import app
+from analysis.predicting.capacity import Largest
+from analysis.reporting.capacity import alike
 from analysis.reporting.drawing import MARK, inline, spread
 from analysis.reporting.palette import COLOURS
 from analysis.reporting.part import Part, chosen, ledger, parts_of
@@ -224,14 +225,16 @@ def test_cards_that_hold_the_same_are_one_line() -> None:
 
 def test_a_frontier_table_has_every_card() -> None:
     table = frontier_table(frontiers())
-    assert table is not None
     assert ["h200", "a100-80gb", "h100", "l4"] == [row[0] for row in table.rows]
     assert ("l4", "–", "–", "–", "–") == table.rows[-1]
 
 
-@pytest.mark.parametrize(("certain", "possible", "text"), [(0, 0, "–"), (5000, 5000, "5,000"), (0, 7, "0 to 7")])
+@pytest.mark.parametrize(
+    ("certain", "possible", "text"),
+    [(0, 0, "–"), (5000, 5000, "5,000"), (0, 7, "0 to 7"), (7, 9999, "7 to ≥ 9,999"), (9999, 9999, "≥ 9,999")],
+)
 def test_both_ends_of_a_frontier_in_words(certain: int, possible: int, text: str) -> None:
-    assert text == range_text(certain, possible)
+    assert text == Largest(at=1, certain=certain, possible=possible, most=9999).text
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,7 @@ def read_derived(path: Path) -> Derived:
     return derived
 
 
-def stored_formulas(folder: Path) -> tuple[Derived, ...]:
-    """All formulas of a folder, by name; none if there is no such folder."""
-    return tuple(read_derived(path) for path in sorted(folder.glob("*.json")))
+def stored_formulas(folder: Path, model: str = "") -> tuple[Derived, ...]:
+    """All formulas in a folder, or those of a model, by name; none if there is no such folder."""
+    pattern = f"{model}.*.json" if model else "*.json"
+    return tuple(read_derived(path) for path in sorted(folder.glob(pattern)))

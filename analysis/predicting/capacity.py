@@ -29,10 +29,18 @@ class Largest:
     possible: int
     most: int
 
+    @property
+    def text(self) -> str:
+        """Both ends in words: "–" if nothing fits, one number where they agree, "≥" where nothing larger was tried."""
+        if not self.possible:
+            return "–"
+        ends = dict.fromkeys((self.certain, self.possible))
+        return " to ".join(f"{'≥ ' if end == self.most else ''}{end:,}" for end in ends)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frontier:
-    """What fits a card: the longest contexts by batch, and the largest batches by context."""
+    """What fits a card: the longest contexts by batch, and the largest batches by context. chunk: 0, single shot."""
 
     gpu: str
     phase: Phase

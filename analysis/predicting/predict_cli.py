@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from analysis.predicting.capacity import Frontier, Largest
+    from analysis.predicting.capacity import Frontier
     from analysis.predicting.prediction import Prediction
     from analysis.predicting.predictor import Predictor
     from harness.records import Phase
@@ -179,7 +179,7 @@ def _print_frontiers(predictor: "Predictor", found: "list[Frontier]") -> None:
     out = console()
     assert predictor.card is not None
     out.print(f"{configuration_text(predictor.configuration)} on {predictor.card.label}", markup=False, soft_wrap=True)
-    out.print("What fits; in brackets what is within the margin.", markup=False)
+    out.print("What fits, to what is within the margin.", markup=False)
     for title, first in (("longest context", "batch"), ("largest batch", "context")):
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         table.add_column(first, justify="right")
@@ -187,17 +187,8 @@ def _print_frontiers(predictor: "Predictor", found: "list[Frontier]") -> None:
         for f in found:
             table.add_column(f.phase, justify="right", no_wrap=True)
         for rows in zip(*columns, strict=True):
-            table.add_row(f"{rows[0].at:,}", *map(_cell, rows))
+            table.add_row(f"{rows[0].at:,}", *(largest.text for largest in rows))
         out.print(table)
-
-
-def _cell(largest: "Largest") -> str:
-    def text(value: int) -> str:
-        return f"≥ {value:,}" if value == largest.most else f"{value:,}" if value else "–"
-
-    if largest.certain == largest.possible:
-        return text(largest.certain)
-    return f"{text(largest.certain)} ({text(largest.possible)})"
 
 
 def score_held_out(

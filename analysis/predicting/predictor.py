@@ -1,12 +1,14 @@
 """Everything that is stored about one model and one card, ready to answer any number of questions about them."""
 
 import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from analysis.calibration import read_calibration
+from analysis.calibration import Calibration, read_calibration
 from analysis.campaign import REPOSITORY
+from analysis.derivation.derived import Derived
 from analysis.derivation.derived_files import configuration_of, read_derived, variant_of
 from analysis.drift import configurations
 from analysis.evidence import counting, measured
@@ -84,16 +86,27 @@ class Predictor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
-    """What is stored below a results folder, read once. simulated: the allocator's, by file."""
+    """What is stored below a results folder, read once. simulated: the allocator's points, by file.
+
+    calibration, derived: the readers, which remember what they read.
+    """
 
     results: Path
     simulated: tuple[Simulated, ...]
+    calibration: Callable[[Path], Calibration]
+    derived: Callable[[Path], Derived]
+    _margins: dict[tuple[str, bool, Phase], Excess] = field(default_factory=dict)
 
     @classmethod
     def of(cls, results: Path = REPOSITORY / "results") -> "Library":
         """Opens a results folder."""
         files = sorted(results.glob("*/simulated/*.json"))
-        return cls(results=results, simulated=tuple(read_simulated(path) for path in files))
+        return cls(
+            results=results,
+            simulated=tuple(read_simulated(path) for path in files),
+            calibration=functools.cache(read_calibration),
+            derived=functools.cache(read_derived),
+        )
 
     def predictor(
         self,
@@ -147,12 +160,12 @@ class Library:
     ) -> Iterator[Source]:
         for results in on_card:
             yield measured_source(_ran(results, configuration), results.path.name)
-        calibrations = [read_calibration(p) for p in self._paths(f"*/*/{configuration.model}.calibration.json")]
+        calibrations = [self.calibration(p) for p in self._paths(f"*/*/{configuration.model}.calibration.json")]
         real = [c for c in calibrations if c.environment.device == "cuda"]
         for calibration in sorted(real, key=lambda c: c.environment.gpu_label != label):
             yield calibrated_source(calibration, label)
         pattern = f"*/derived/{configuration.model}.{variant_of(configuration)}.{phase}.*.json"
-        formulas = [read_derived(path) for path in self._paths(pattern)]
+        formulas = [self.derived(path) for path in self._paths(pattern)]
         chosen = [f for f in formulas if transformers in ("", f.environment.transformers)]
         for formula in sorted(chosen, key=lambda f: _version(f.environment.transformers), reverse=True):
             yield derived_source(formula)
@@ -166,9 +179,12 @@ class Library:
 
     def _excess(self, configuration: Configuration, phase: Phase) -> Excess:
         """From the model's own replays where there are any, else from all of the family's in the same manner."""
-        alike = [s for s in self.simulated if _alike(s.configuration, configuration)]
-        own = [s for s in alike if s.configuration.model == configuration.model]
-        return Excess([share for s in own or alike for share in s.shares(phase)])
+        key = configuration.model, configuration.prefill_chunk_tokens > 0, phase
+        if key not in self._margins:
+            alike = [s for s in self.simulated if _alike(s.configuration, configuration)]
+            own = [s for s in alike if s.configuration.model == configuration.model]
+            self._margins[key] = Excess([share for s in own or alike for share in s.shares(phase)])
+        return self._margins[key]
 
 
 def _alike(ours: Configuration, theirs: Configuration) -> bool:

@@ -1,55 +1,64 @@
 """The capacity frontier: the longest context that fits a card, against the batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
+from analysis.campaign import REPOSITORY
+from analysis.derivation.derived_files import variant_of
+from analysis.predicting.capacity import Frontier, Largest
+from analysis.predicting.capacity import frontier as frontier_of
+from analysis.predicting.cards import read_cards
+from analysis.predicting.predictor import Library, NothingKnown, with_chunk
 from analysis.reporting.drawing import Drawing, Heading, Panel
 from analysis.reporting.figures import KINDS, tokens_text
 from analysis.reporting.palette import ramp
+from analysis.reporting.part import Part
 from harness.records import Phase
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frontier:
-    """The longest contexts that fit a card, by batch. 0: not even one token.
-
-    longest_certain: fits whatever the unknown share of the device turns out to be; longest_possible: fits at best.
-    """
-
-    gpu: str
-    phase: Phase
-    batches: tuple[int, ...]
-    longest_certain: tuple[int, ...]
-    longest_possible: tuple[int, ...]
+CHUNK_TOKENS = 2048  # of the chunked prefill that stands beside the single shot
 
 
-def range_text(certain: int, possible: int) -> str:
-    """Both ends in words: "–" if nothing fits, one number where they agree."""
-    if not possible:
-        return "–"
-    return f"{certain:,}" if certain == possible else f"{certain:,} to {possible:,}"
+def card_frontiers(part: Part) -> list[Frontier]:
+    """What fits every card of ``configs/gpus.toml``: a prefill, one in chunks, a decode; nothing of what is unknown."""
+    library = Library.of()
+    configuration = part.configuration
+    variant = variant_of(configuration)
+    asked: list[tuple[Phase, str]] = [("prefill", variant), ("decode", variant)]
+    if not configuration.prefill_chunk_tokens:
+        asked.insert(1, ("prefill", with_chunk(variant, CHUNK_TOKENS)))
+    found = []
+    for phase, name in asked:
+        for card in read_cards(REPOSITORY / "configs" / "gpus.toml").values():
+            with suppress(NothingKnown):
+                found.append(frontier_of(library.predictor(part.config, name, card), phase, contexts=()))
+    return found
 
 
 def alike(frontiers: Sequence[Frontier]) -> list[tuple[str, Frontier]]:
     """Cards with one and the same frontier together, most room first: "h100 +1" and what they share."""
-    groups: dict[tuple[tuple[int, ...], ...], list[Frontier]] = {}
+    groups: dict[tuple[Largest, ...], list[Frontier]] = {}
     for frontier in frontiers:
-        groups.setdefault((frontier.batches, frontier.longest_certain, frontier.longest_possible), []).append(frontier)
+        groups.setdefault(frontier.contexts, []).append(frontier)
     named = [(f"{own[0].gpu} +{len(own) - 1}" if len(own) > 1 else own[0].gpu, own[0]) for own in groups.values()]
-    return sorted(named, key=lambda pair: (tuple(-v for v in pair[1].longest_certain), pair[0]))
+    return sorted(named, key=lambda pair: (most_room_first(pair[1]), pair[0]))
 
 
-def frontier(name: str, heading: Heading, frontiers: Sequence[Frontier], caption: str) -> Drawing:
+def most_room_first(frontier: Frontier) -> tuple[tuple[int, int], ...]:
+    """Orders cards by what they hold, the most first."""
+    return tuple((-longest.certain, -longest.possible) for longest in frontier.contexts)
+
+
+def frontier_figure(name: str, heading: Heading, frontiers: Sequence[Frontier], caption: str) -> Drawing:
     """Longest context against batch, a line a card that holds anything, its band from certain to possible."""
     panel = Panel(heading, height=330, right=94)
-    shown = [(label, f) for label, f in alike(frontiers) if any(f.longest_possible)]
+    shown = [(label, f) for label, f in alike(frontiers) if holds_anything(f)]
     ends, longest = [], 1
     for i, (label, own) in enumerate(shown):
         colour = ramp(i, len(shown))
-        possible = [(b, p) for b, p in zip(own.batches, own.longest_possible, strict=True) if p]
-        certain = [(b, c) for b, c in zip(own.batches, own.longest_certain, strict=True) if c]
+        possible = [(longest.at, longest.possible) for longest in own.contexts if longest.possible]
+        certain = [(longest.at, longest.certain) for longest in own.contexts if longest.certain]
         floor = dict(certain)
         batches = [b for b, _ in possible]
         highs = [p for _, p in possible]
@@ -59,9 +68,9 @@ def frontier(name: str, heading: Heading, frontiers: Sequence[Frontier], caption
         panel.axes.plot([b for b, _ in certain], [c for _, c in certain], color=colour, linewidth=1.5)
         ends.append((float(certain[-1][1] if certain else highs[-1]), label, colour))
         longest = max(longest, *highs)
-    _axes(panel, sorted({b for _, f in shown for b in f.batches}), longest)
+    _axes(panel, sorted({c.at for _, f in shown for c in f.contexts}), longest)
     panel.label_ends(ends)
-    described = [f"{label}: {tokens_text(f.longest_certain[0])} at batch {f.batches[0]}" for label, f in shown]
+    described = [f"{label}: {tokens_text(f.contexts[0].certain)} at batch {f.contexts[0].at}" for label, f in shown]
     return panel.finished(name, "Longest context that certainly fits. " + "; ".join(described), caption)
 
 
@@ -82,6 +91,24 @@ def _axes(panel: Panel, batches: Sequence[int], longest: int) -> None:
     axes.tick_params(length=0, pad=5)
 
 
-def frontier_heading(subject: str, phase: Phase, banner: str) -> Heading:
+def by_kind(frontiers: Sequence[Frontier]) -> dict[tuple[Phase, int], list[Frontier]]:
+    """The frontiers of each phase and chunk, in order."""
+    kinds: dict[tuple[Phase, int], list[Frontier]] = {}
+    for frontier in frontiers:
+        kinds.setdefault((frontier.phase, frontier.chunk_tokens), []).append(frontier)
+    return kinds
+
+
+def holds_anything(frontier: Frontier) -> bool:
+    """Whether there is a context that may fit."""
+    return any(longest.possible for longest in frontier.contexts)
+
+
+def kind_text(phase: Phase, chunk_tokens: int) -> str:
+    """What is asked to fit, in words."""
+    return f"{KINDS[phase]} in chunks of {chunk_tokens:,}" if chunk_tokens else KINDS[phase]
+
+
+def frontier_heading(subject: str, phase: Phase, chunk_tokens: int, banner: str) -> Heading:
     """What stands above a frontier."""
-    return Heading(title=f"{KINDS[phase]}: what fits which GPU", subject=subject, banner=banner)
+    return Heading(title=f"{kind_text(phase, chunk_tokens)}: what fits which GPU", subject=subject, banner=banner)

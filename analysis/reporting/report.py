@@ -15,15 +15,16 @@ from analysis.campaign import Campaign, read_campaign
 from analysis.estimators.catalogue import ESTIMATORS
 from analysis.evidence import MixedError
 from analysis.files import put
+from analysis.predicting.capacity import Frontier
 from analysis.refereeing.breakdown import Estimator, EstimatorError
 from analysis.refereeing.scoreboard import Board, scoreboard
 from analysis.refereeing.validation import title
 from analysis.reporting import sections
-from analysis.reporting.capacity import Frontier, frontier, frontier_heading
+from analysis.reporting.capacity import by_kind, frontier_figure, frontier_heading, holds_anything
 from analysis.reporting.drawing import MARK, Drawing, inline, styled
 from analysis.reporting.figures import breakdown, estimators, peaks
 from analysis.reporting.palette import properties
-from analysis.reporting.part import PHASES, Part, chosen, parts_of
+from analysis.reporting.part import Part, chosen, parts_of
 from analysis.reporting.residuals import residuals
 
 FITS = 5_000  # fits times lines that the held-out row may take: about a second
@@ -142,15 +143,16 @@ def _part(part: Part, frontiers: Sequence[Frontier]) -> dict[str, Any]:
 
 def _frontiers(part: Part, frontiers: Sequence[Frontier]) -> list[Drawing]:
     caption = (
-        "Solid line: fits for certain. Band: what the share of the card that is not known leaves open. Cards that "
-        "hold the same are one line; the table names them."
+        "Solid line: fits. Band: within the margin: what the allocator adds is known in an interval, at most 1 GiB is "
+        "assumed beside it, and a card has its nominal memory or up to a tenth less. Nothing longer than 262,144 tokens "
+        "was tried. Cards that hold the same are one line; the table names them."
     )
     drawings = []
-    for phase in PHASES:
-        own = [f for f in frontiers if f.phase == phase]
-        if any(any(f.longest_possible) for f in own):
-            heading = frontier_heading(part.model, phase, part.banner)
-            drawings.append(frontier(f"{part.name}.{phase}.frontier", heading, own, caption))
+    for (phase, chunk), own in by_kind(frontiers).items():
+        if any(map(holds_anything, own)):
+            heading = frontier_heading(part.model, phase, chunk, part.banner)
+            name = f"{part.name}.{phase}{f'-chunk{chunk}' if chunk else ''}.frontier"
+            drawings.append(frontier_figure(name, heading, own, caption))
     return drawings
 
 

@@ -14,10 +14,11 @@ def make_report(
 ) -> None:
     """Write report.html, one page that needs no network, and its figures as SVG files."""
     from analysis.campaign import REPOSITORY, main_campaigns
+    from analysis.reporting.capacity import card_frontiers
     from analysis.reporting.report import build, write
 
     folder = to or REPOSITORY / "results"
-    report = build(files or main_campaigns())
+    report = build(files or main_campaigns(), card_frontiers)
     for path in write(report, folder):
         typer.echo(f"wrote {path}")
     typer.echo("exit 0: reported")

@@ -10,10 +10,11 @@ from typing import Any
 from analysis.campaign import REPOSITORY, Campaign, formulas_for, model_of
 from analysis.derivation.ledger import formula_text
 from analysis.drift import judge, out_of_memory
+from analysis.predicting.capacity import Frontier
 from analysis.published import coefficients
 from analysis.refereeing.scoreboard import BIAS_HEADER, RANKING_HEADER, Board, bias_by_term, ranking
-from analysis.reporting.capacity import Frontier, range_text
-from analysis.reporting.part import PHASES, SEGMENTS, Part, chosen, ledger
+from analysis.reporting.capacity import by_kind, kind_text, most_room_first
+from analysis.reporting.part import SEGMENTS, Part, chosen, ledger
 from analysis.tables import configuration_text, environment_text, evidence, number, out_of_memory_lines, section_labels
 from analysis.verdict import Verdict, exit_code, summary
 from harness.records import Configuration, Environment
@@ -114,7 +115,7 @@ def part_tables(part: Part, frontiers: Sequence[Frontier]) -> dict[str, Any]:
         "forms": [(f.phase, f.name, "\n".join(formula_text(f))) for f in part.derived],
         "breakdown": table(("phase, shape", *SEGMENTS, "peak, B"), breakdown_rows(part)),
         "all_points": table(POINT_HEADER, point_rows(part)),
-        "frontiers": [(phase, frontier_table([f for f in frontiers if f.phase == phase])) for phase in PHASES],
+        "frontiers": [(kind_text(*kind), frontier_table(own)) for kind, own in by_kind(frontiers).items()],
     }
 
 
@@ -164,15 +165,13 @@ def point_rows(part: Part) -> list[tuple[str, ...]]:
     return rows
 
 
-def frontier_table(frontiers: Sequence[Frontier]) -> Table | None:
-    """Longest contexts by card and batch; ``None`` if nothing is known."""
-    if not frontiers:
-        return None
-    batches = sorted({b for f in frontiers for b in f.batches})
+def frontier_table(frontiers: Sequence[Frontier]) -> Table:
+    """Longest contexts by card and batch."""
+    batches = sorted({longest.at for f in frontiers for longest in f.contexts})
     rows = []
-    for own in sorted(frontiers, key=lambda f: (tuple(-v for v in f.longest_certain), f.gpu)):
-        found = dict(zip(own.batches, zip(own.longest_certain, own.longest_possible, strict=True), strict=True))
-        rows.append((own.gpu, *(range_text(*found[b]) if b in found else "–" for b in batches)))
+    for own in sorted(frontiers, key=lambda f: (most_room_first(f), f.gpu)):
+        found = {longest.at: longest.text for longest in own.contexts}
+        rows.append((own.gpu, *(found.get(b, "–") for b in batches)))
     return table(("GPU", *(f"batch {b}" for b in batches)), rows)
 
 
