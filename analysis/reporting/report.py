@@ -144,8 +144,8 @@ def _part(part: Part, frontiers: Sequence[Frontier]) -> dict[str, Any]:
 def _frontiers(part: Part, frontiers: Sequence[Frontier]) -> list[Drawing]:
     caption = (
         "Solid line: fits. Band: within the margin: what the allocator adds is known in an interval, at most 1 GiB is "
-        "assumed beside it, and a card has its nominal memory or up to a tenth less. Nothing longer than 262,144 tokens "
-        "was tried. Cards that hold the same are one line; the table names them."
+        "assumed beside it, and a card has its nominal memory or up to a tenth less. Nothing longer than 262,144 "
+        "tokens was tried. Cards that hold the same are one line; the table names them."
     )
     drawings = []
     for (phase, chunk), own in by_kind(frontiers).items():
