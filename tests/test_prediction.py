@@ -197,10 +197,11 @@ def test_frontier_is_where_predictions_stop_to_fit(phase: str, chunk: int) -> No
     ready = predictor(ROOT / "results", variant=variant, gpu="a100-80gb")
     checked = 0
     for found in frontier(ready, phase, batches=(1, 3, 16), contexts=()).contexts:  # type: ignore[arg-type]
-        for size, wrong in ((found.certain, (WITHIN_MARGIN, DOES_NOT_FIT)), (found.possible, (DOES_NOT_FIT,))):
+        certain: tuple[int, set[object]] = found.certain, {WITHIN_MARGIN, DOES_NOT_FIT}
+        for size, wrong in (certain, (found.possible, {DOES_NOT_FIT})):
             assert ready.predict(phase, found.at, size).verdict not in wrong  # type: ignore[arg-type]
             if size < found.most:
-                assert ready.predict(phase, found.at, size + (chunk or 1)).verdict in wrong  # type: ignore[arg-type,operator]
+                assert ready.predict(phase, found.at, size + (chunk or 1)).verdict in wrong  # type: ignore[arg-type]
                 checked += 1
     assert checked
 
