@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.records import ModelClass
 
+MODEL_TYPES = ("qwen3_5", "qwen3_5_text")
 LINEAR, FULL = "linear_attention", "full_attention"
 
 # Name of each field of Shapes and VisionShapes -> its key in the config.
@@ -67,7 +68,8 @@ class VisionShapes:
 class Shapes:
     """Sizes of the text model, all counts of elements. The linear ones are 0 where no layer is linear.
 
-    n_full, n_linear: layers with full attention and with Gated DeltaNet. kv_heads, head_dim: of full attention, of
+    n_full, n_linear: layers with full attention and with Gated DeltaNet. regular: whether every so many layers one has
+    full attention, the last among them, as in the published models. kv_heads, head_dim: of full attention, of
     which rotary_dim elements of each head are rotated.
     vision: ``None`` for a text-only config.
     """
@@ -77,6 +79,7 @@ class Shapes:
     intermediate: int
     n_full: int
     n_linear: int
+    regular: bool
     query_heads: int
     kv_heads: int
     head_dim: int
@@ -119,7 +122,9 @@ def shapes_from(config: dict[str, Any], where: str) -> Shapes:
     problems: list[str] = []
     prefix = "text_config." if "text_config" in config else ""
     text = _section(config, "text_config", problems) if prefix else config
-    n_full, n_linear = _layers(text, prefix, problems)
+    if reason := _of_another_family(config, text):
+        raise ConfigError(f"{where}: {reason}")
+    n_full, n_linear, regular = _layers(text, prefix, problems)
     numbers = _integers(text, prefix, _TEXT_FIELDS, problems)
     linear = _integers(text, prefix, _LINEAR_FIELDS, problems) if n_linear else dict.fromkeys(_LINEAR_FIELDS, 0)
     tied = _flag(
@@ -136,6 +141,7 @@ def shapes_from(config: dict[str, Any], where: str) -> Shapes:
     return Shapes(
         n_full=n_full,
         n_linear=n_linear,
+        regular=regular,
         rotary_dim=int(numbers["head_dim"] * rotated),
         attention_bias=bool(bias),
         tied_embeddings=bool(tied),
@@ -144,6 +150,20 @@ def shapes_from(config: dict[str, Any], where: str) -> Shapes:
         **numbers,
         **linear,
     )
+
+
+def _of_another_family(config: dict[str, Any], text: dict[str, Any]) -> str:
+    """Why a config is none that the counts here are true of; "" if nothing in it says so."""
+    kinds = [c.get("model_type") for c in (config, text)]
+    if other := [kind for kind in kinds if kind is not None and kind not in MODEL_TYPES]:
+        return f"model_type {other[0]!r} is not of the Qwen3.5 dense family ({', '.join(MODEL_TYPES)})"
+    if text.get("num_experts"):
+        return "num_experts: a mixture of experts is not of the Qwen3.5 dense family"
+    if text.get("attn_output_gate") is False:
+        return "attn_output_gate is false: the family's attention has an output gate"
+    if config.get("quantization_config") or text.get("quantization_config"):
+        return "quantization_config: quantised weights are not known here, only those of one dtype"
+    return ""
 
 
 def _section(config: dict[str, Any], name: str, problems: list[str]) -> dict[str, Any]:
@@ -175,24 +195,30 @@ def _flag(section: dict[str, Any], prefix: str, key: str, default: bool | None, 
     return default
 
 
-def _layers(text: dict[str, Any], prefix: str, problems: list[str]) -> tuple[int, int]:
-    """Number of full-attention and of linear layers; ``full_attention_interval`` serves where no list is given."""
+def _layers(text: dict[str, Any], prefix: str, problems: list[str]) -> tuple[int, int, bool]:
+    """Number of full-attention and of linear layers, and whether their order is regular.
+
+    ``full_attention_interval`` serves where no list is given.
+    """
     layers = _integers(text, prefix, {"layers": "num_hidden_layers"}, problems)["layers"]
     kinds = text.get("layer_types")
     if kinds is None:
         if "full_attention_interval" not in text:
             problems.append(f"missing {prefix}layer_types (or {prefix}full_attention_interval)")
-            return 0, 0
+            return 0, 0, False
         # Qwen3_5TextConfig.__post_init__: layer i is full attention where (i + 1) is a multiple of the interval.
         interval = _integers(text, prefix, {"interval": "full_attention_interval"}, problems)["interval"]
         n_full = layers // interval if interval else layers
-        return n_full, layers - n_full
+        return n_full, layers - n_full, bool(interval) and layers % interval == 0
     if not isinstance(kinds, list) or any(kind not in (LINEAR, FULL) for kind in kinds):
         problems.append(f"{prefix}layer_types must be a list of {LINEAR!r} and {FULL!r}")
-        return 0, 0
+        return 0, 0, False
     if layers and len(kinds) != layers:
         problems.append(f"{prefix}layer_types has {len(kinds)} entries, but {prefix}num_hidden_layers is {layers}")
-    return kinds.count(FULL), kinds.count(LINEAR)
+    n_full = kinds.count(FULL)
+    interval = len(kinds) // n_full if n_full else 0
+    regular = bool(interval) and all((kind == FULL) == ((i + 1) % interval == 0) for i, kind in enumerate(kinds))
+    return n_full, kinds.count(LINEAR), regular
 
 
 def _mtp_layers(text: dict[str, Any], prefix: str, problems: list[str]) -> int:

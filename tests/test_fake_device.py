@@ -154,3 +154,10 @@ def test_static_cache_has_the_dynamic_one_s_bytes_and_a_counter_a_layer(ask: Ask
     worker = ask(model=BIG)
     dynamic, static = (worker.measure("prefill", 2, 1000, cache=c).held.kv_cache_bytes for c in ("dynamic", "static"))
     assert 16 * 8 == static - dynamic
+
+
+def test_model_is_built_in_the_dtype_that_is_asked_for_whatever_its_config_says(ask: Ask) -> None:
+    log = ask(model=NANO, dtype="float16").log("decode", 1, 100)
+    dtypes = {a.dtype for a in log.allocations if a.op == "resident" and a.bytes > 1000}
+    assert {"float16"} == dtypes
+    assert "bfloat16" not in {a.dtype for a in log.allocations}

@@ -158,3 +158,22 @@ def test_a_file_that_is_not_text_is_refused_by_name(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"weights\.json: not a text file"):
         read_shapes(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"model_type": "llama"}, "model_type 'llama' is not of the Qwen3.5 dense family"),
+        ({"num_experts": 512}, "num_experts: a mixture of experts"),
+        ({"attn_output_gate": False}, "attn_output_gate is false"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config: quantised weights"),
+    ],
+)
+def test_another_family_is_refused_rather_than_counted_wrong(changed: dict[str, Any], reason: str) -> None:
+    assert message(config(**changed)).startswith(f"model.json: {reason}")
+
+
+def test_layers_in_the_familys_order_are_regular_and_others_are_not() -> None:
+    block = ["full_attention", *["linear_attention"] * 3]
+    assert shapes_from(config(), "model.json").regular
+    assert not shapes_from(config(layer_types=block * 16), "model.json").regular

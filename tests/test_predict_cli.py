@@ -25,8 +25,30 @@ def test_prefill_that_does_not_fit_says_in_which_chunks_it_does() -> None:
 
 
 def test_prefill_that_fits_in_no_chunk_says_so() -> None:
+    done = run("predict", "--gpu", "a100-80gb", "--batch", 64, "--context", 8192)
+    assert "No chunk down to 512 is sure to fit: " in done.output
+
+
+def test_weights_that_exceed_the_card_are_all_that_is_said() -> None:
     done = run("predict", "--gpu", "rtx-4090", "--context", 8192)
-    assert "Nor is a prefill in chunks of 512 certain to fit" in done.output
+    assert "The weights alone are more than the card has." in done.output
+    assert "chunk" not in done.output
+
+
+def test_smaller_chunk_is_named_where_the_given_one_does_not_fit() -> None:
+    done = run(
+        "predict", "--gpu", "a100-80gb", "--batch", 32, "--context", 4096, "--chunk", 2048, "--memory", "79.1GiB"
+    )
+    assert "A prefill in chunks of 1,024 fits: " in done.output
+
+
+def test_answer_stands_where_nothing_is_known_of_chunks() -> None:
+    done = run("predict", "--variant", "text-static", "--gpu", "a100-80gb", "--context", 131_072)
+    assert (0, True) == (done.exit_code, "a100-80gb has " in done.output)
+
+
+def test_capacity_names_the_batches_whose_cache_may_be_pinned() -> None:
+    assert "At batch 16 a decode step may need its cache once more" in run("capacity", "--gpu", "h200").output
 
 
 def test_decode_names_the_prefill_before_it() -> None:
@@ -57,6 +79,9 @@ def test_capacity_as_json_has_both_phases() -> None:
         (("--model", "nope"), 2, "known are"),
         (("--model", "/nowhere/config.json"), 2, "No such file"),
         (("--variant", "odd"), 2, "variant 'odd"),
+        (("--gpu", "h200", "--memory", "0GiB"), 2, "not an amount"),
+        (("--transformers", "9.9.9"), 1, "nothing stored of transformers 9.9.9"),
+        (("--chunk", "1001"), 1, "chunks of a multiple of 8 tokens"),
         (("--variant", "default-eager"), 1, "make derive MODEL=qwen3.5-27b VARIANT=default-eager"),
     ],
 )

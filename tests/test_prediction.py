@@ -1,6 +1,7 @@
 """Where a prediction comes from, what it adds up to, and when a card is said to have the memory."""
 
 import dataclasses
+import json
 import shutil
 import time
 from pathlib import Path
@@ -8,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from analysis.calibration import make_calibration, write_calibration
+from analysis.derivation.derived_files import variant_of
 from analysis.drift import all_fitted_terms, judge
+from analysis.model import ConfigError
 from analysis.predicting.capacity import frontier
 from analysis.predicting.cards import Card, CardError, card_of, read_amount
 from analysis.predicting.prediction import ALLOCATOR, DOES_NOT_FIT, FITS, OUTSIDE, TRANSIENT, WITHIN_MARGIN, judged
 from analysis.predicting.predictor import Library, NothingKnown, Predictor, known_as
+from analysis.predicting.simulated import read_simulated
 from harness.records import Environment, Measured, Measurement, OutOfMemory, ResultsFile
 from tests.conftest import BIG, CONFIGS, ROOT
 from tests.synthetic import ENVIRONMENT, SHAPES, campaign, workload, write
@@ -104,7 +108,7 @@ def test_finetune_is_known_by_its_shapes(tmp_path: Path) -> None:
 
 def test_unknown_shapes_go_by_the_name_of_their_folder(tmp_path: Path) -> None:
     shapes = dataclasses.replace(SHAPES, intermediate=4096)
-    assert tmp_path.name == known_as(tmp_path / "config.json", shapes)
+    assert tmp_path.name == known_as(tmp_path / "config.json", shapes, "Qwen3_5ForCausalLM")
 
 
 def test_terms_add_up_to_what_is_needed() -> None:
@@ -146,6 +150,70 @@ def test_measured_card_has_the_memory_that_it_reported(tmp_path: Path) -> None:
 )
 def test_verdict_is_certain_only_where_the_whole_interval_is(least: int, most: int, verdict: str) -> None:
     assert verdict == judged(least, most, card(least_bytes=90, most_bytes=100))
+
+
+def test_config_of_other_shapes_never_gets_a_shipped_models_numbers(tmp_path: Path) -> None:
+    own = tmp_path / BIG / "config.json"
+    own.parent.mkdir()
+    shutil.copy(CONFIGS / "models" / "qwen3.5-0.8b.json", own)
+    text = own.read_text(encoding="utf-8").replace('"intermediate_size": 3584', '"intermediate_size": 4096')
+    own.write_text(text, encoding="utf-8")
+    found = Library.of(ROOT / "results").predictor(str(own.parent)).predict("prefill", 1, 4096)
+    assert "formula only" == found.basis
+    assert found.requested_bytes < 4_000_000_000
+
+
+def test_folder_whose_name_is_a_pattern_is_a_name(tmp_path: Path) -> None:
+    own = tmp_path / "qwen3.5-*"
+    own.mkdir()
+    text = (CONFIGS / "models" / "qwen3.5-0.8b.json").read_text(encoding="utf-8")
+    (own / "config.json").write_text(
+        text.replace('"intermediate_size": 3584', '"intermediate_size": 4096'), encoding="utf-8"
+    )
+    assert "formula only" == Library.of(ROOT / "results").predictor(str(own)).predict("prefill", 1, 4096).basis
+
+
+def test_text_only_copy_of_a_model_is_the_models_text_class(tmp_path: Path) -> None:
+    config = json.loads((CONFIGS / "models" / "qwen3.5-9b.json").read_text(encoding="utf-8"))
+    del config["vision_config"]
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    library = Library.of(ROOT / "results")
+    assert "derived from the program" == library.predictor(str(tmp_path)).predict("prefill", 1, 4096).basis
+    with pytest.raises(ConfigError, match="no vision_config"):
+        library.predictor(str(tmp_path), "default")
+
+
+def test_prompt_no_longer_than_a_chunk_is_a_single_shot() -> None:
+    one, other = (predictor(ROOT / "results", variant=v) for v in ("text", "text-chunk2048"))
+    assert one.predict("prefill", 32, 2048) == other.predict("prefill", 32, 2048)
+
+
+def test_what_is_given_to_be_taken_beside_the_allocator_is_taken_for_certain() -> None:
+    library = Library.of(ROOT / "results")
+    ready = library.predictor(BIG, "text", card("h100", least_bytes=60 * GIB, most_bytes=60 * GIB), 50 * GIB)
+    assert DOES_NOT_FIT == ready.predict("prefill", 1, 4096).verdict
+
+
+def test_smaller_workload_than_one_that_fitted_fits_and_a_larger_than_one_that_did_not_does_not(tmp_path: Path) -> None:
+    results = stored(tmp_path, ON_CARD, calibrated=False)
+    lost = OutOfMemory(during="warm", asked_bytes=1, free_bytes=0, requested_bytes=1)
+    lines = [Measurement(workload=workload("decode", 32, 4000), repeat=0, outcome=lost), *results.measurements]
+    write(dataclasses.replace(results, measurements=tuple(lines)), next(tmp_path.rglob("*.jsonl")))
+    ready = predictor(tmp_path)
+    assert (FITS, DOES_NOT_FIT) == (
+        ready.predict("decode", 7, 32_000).verdict,
+        ready.predict("decode", 33, 4000).verdict,
+    )
+    assert 4000 > frontier(ready, "decode", batches=(32,), contexts=()).contexts[0].possible
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/simulated/*.json")), ids=lambda p: p.stem)
+def test_no_stored_point_needs_more_than_a_prediction_allows_for(path: Path) -> None:
+    own = read_simulated(path)
+    ready = Library.of(ROOT / "results").predictor(own.configuration.model, variant_of(own.configuration))
+    short = [p for p in own.points if p.least_bytes > ready.predict(p.phase, p.batch, p.context_tokens).most_bytes]
+    assert len(short) <= 0.1 * len(own.points)
+    assert not [p for p in short if p.phase == "decode"]
 
 
 def test_nothing_known_is_refused_with_what_to_do(tmp_path: Path) -> None:
@@ -196,12 +264,15 @@ def test_frontier_is_where_predictions_stop_to_fit(phase: str, chunk: int) -> No
     variant = f"text-chunk{chunk}" if chunk else "text"
     ready = predictor(ROOT / "results", variant=variant, gpu="a100-80gb")
     checked = 0
-    for found in frontier(ready, phase, batches=(1, 3, 16), contexts=()).contexts:  # type: ignore[arg-type]
+    for found in frontier(ready, phase, batches=(1, 3, 7), contexts=()).contexts:  # type: ignore[arg-type]
         certain: tuple[int, set[object]] = found.certain, {WITHIN_MARGIN, DOES_NOT_FIT}
-        for size, wrong in (certain, (found.possible, {DOES_NOT_FIT})):
-            assert ready.predict(phase, found.at, size).verdict not in wrong  # type: ignore[arg-type]
+        possible: tuple[int, set[object]] = found.possible, {DOES_NOT_FIT}
+        for size, wrong in (certain, possible):
+            verdicts = [ready.predict(phase, found.at, n).verdict for n in range(max(1, size - 20), size + 1)]  # type: ignore[arg-type]
+            assert not wrong & set(verdicts)
             if size < found.most:
-                assert ready.predict(phase, found.at, size + (chunk or 1)).verdict in wrong  # type: ignore[arg-type]
+                beyond = (size + chunk, size + chunk - 1) if chunk else (size + 1,)
+                assert wrong & {ready.predict(phase, found.at, n).verdict for n in beyond}  # type: ignore[arg-type]
                 checked += 1
     assert checked
 

@@ -1,13 +1,15 @@
 """How much fits: the longest context for each batch and the largest batch for each context, for sure and perhaps.
 
-A peak never falls with the batch or the context, so the boundary is found by halving. Of a chunked prefill that holds
-for whole chunks only (a rest is padded in its own way), so its contexts are whole chunks.
+A peak of a dynamic cache never falls with the batch, nor with the context, so the boundary is found by halving. In a
+chunked prefill it may: a rest that is no multiple of 8 tokens has its mask padded. There, contexts are counted in
+whole chunks, and one counts only if the rest of one token less fits as well: then every shorter context does. Shapes
+at which a decode step may have its old cache pinned are set aside; there only a prediction of that very shape holds.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from analysis.predicting.prediction import DOES_NOT_FIT, FITS, Fit
+from analysis.predicting.prediction import DOES_NOT_FIT, FITS, Fit, judged
 from analysis.predicting.predictor import Predictor
 from harness.records import Phase
 
@@ -59,27 +61,46 @@ def frontier(
     """The frontier of a predictor with a card."""
     assert predictor.card is not None, "a frontier is one of a card"
     chunk = predictor.configuration.prefill_chunk_tokens if phase == "prefill" else 0
-    step = chunk or 1
 
     def verdict(batch: int, context_tokens: int) -> Fit | None:
-        return predictor.predict(phase, batch, context_tokens).verdict
+        found = predictor.predict(phase, batch, context_tokens)
+        if found.card is None or found.seen is not None:
+            return found.seen
+        return judged(found.least_bytes, found.most_bytes - found.pinned_bytes, found.card)
 
     return Frontier(
         gpu=predictor.card.label,
         phase=phase,
         chunk_tokens=chunk,
-        contexts=tuple(_largest(b, lambda n, b=b: verdict(b, n), most_context, step) for b in batches),  # type: ignore[misc]
-        batches=tuple(_largest(c, lambda n, c=c: verdict(n, c), MOST_BATCH, 1) for c in contexts),  # type: ignore[misc]
+        contexts=tuple(_longest(b, lambda n, b=b: verdict(b, n), most_context, chunk) for b in batches),  # type: ignore[misc]
+        batches=tuple(_largest(c, lambda n, c=c: verdict(n, c)) for c in contexts),  # type: ignore[misc]
     )
 
 
-def _largest(at: int, verdict: Callable[[int], Fit | None], most: int, step: int) -> Largest:
+def _longest(batch: int, verdict: Callable[[int], Fit | None], most: int, chunk: int) -> Largest:
     return Largest(
-        at=at,
-        certain=step * _last(lambda n: verdict(step * n) == FITS, most // step),
-        possible=step * _last(lambda n: verdict(step * n) != DOES_NOT_FIT, most // step),
-        most=most // step * step,
+        at=batch,
+        certain=_context(lambda n: verdict(n) == FITS, most, chunk),
+        possible=_context(lambda n: verdict(n) != DOES_NOT_FIT, most, chunk),
+        most=most // chunk * chunk if 0 < chunk <= most else most,
     )
+
+
+def _largest(context_tokens: int, verdict: Callable[[int], Fit | None]) -> Largest:
+    return Largest(
+        at=context_tokens,
+        certain=_last(lambda n: verdict(n) == FITS, MOST_BATCH),
+        possible=_last(lambda n: verdict(n) != DOES_NOT_FIT, MOST_BATCH),
+        most=MOST_BATCH,
+    )
+
+
+def _context(holds: Callable[[int], bool], most: int, chunk: int) -> int:
+    """The longest context for which a thing holds; beyond one chunk, in whole chunks and their largest rests."""
+    if not chunk:
+        return _last(holds, most)
+    whole = _last(lambda n: holds(n * chunk) and (n == 1 or holds(n * chunk - 1)), most // chunk)
+    return whole * chunk or _last(holds, min(chunk - 1, most))
 
 
 def _last(holds: Callable[[int], bool], most: int) -> int:

@@ -62,8 +62,9 @@ def _sections(path: Path) -> dict[str, dict[str, object]]:
 
 
 def read_amount(text: str) -> int:
-    """Bytes of an amount such as "79.1GiB"; :class:`CardError` for anything else."""
+    """Bytes of an amount such as "79.1GiB", more than none; :class:`CardError` for anything else."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(GB|GiB|MB|MiB|B)", text.strip())
-    if not found:
-        raise CardError(f"memory {text!r} is not an amount such as 79.1GiB or 24564MiB")
-    return int(float(found[1]) * UNITS[found[2]])
+    size = int(float(found[1]) * UNITS[found[2]]) if found else 0
+    if not size:
+        raise CardError(f"{text!r} is not an amount of memory such as 79.1GiB or 24564MiB")
+    return size

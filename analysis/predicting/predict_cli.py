@@ -19,10 +19,10 @@ ModelOption = Annotated[str, typer.Option(help="Name in configs/models, path of 
 GpuOption = Annotated[str, typer.Option(help="A label of configs/gpus.toml.")]
 MemoryOption = Annotated[str, typer.Option(help='What the card reports, such as "79.1GiB" (nvidia-smi).')]
 FreeOption = Annotated[
-    str, typer.Option(help="Kept free beside PyTorch's allocator: CUDA context, modules, neighbours; such as 1GiB.")
+    str, typer.Option(help="Taken beside PyTorch's allocator: CUDA context, modules, neighbours; such as 1GiB.")
 ]
 VariantOption = Annotated[str, typer.Option(help='As for derive: "text", "default-static"; else the config\'s class.')]
-TransformersOption = Annotated[str, typer.Option(help="Take the formula derived from this version; else the newest.")]
+TransformersOption = Annotated[str, typer.Option(help="Use only what is known of this version; else the newest.")]
 ChunkOption = Annotated[int, typer.Option(min=0, help="Tokens of a prefill's chunks; 0: single shot.")]
 
 
@@ -46,9 +46,9 @@ def predict_memory(
         raise CardError(f"phase {phase!r} is neither prefill nor decode")
     predictors = _predictors(model, variant, gpu, memory, free, transformers)
     found = predictors(chunk).predict(phase, batch, context)  # type: ignore[arg-type]
-    advice = list(_advice(predictors, found, phase, batch, context, chunk))
+    advice = _advice(predictors, found, phase, batch, context, chunk)
     if as_json:
-        typer.echo(json.dumps(_plain(found, advice), ensure_ascii=False))
+        typer.echo(json.dumps(_plain(found, list(advice)), ensure_ascii=False))
         return
     _print(found)
     for line in advice:
@@ -86,23 +86,43 @@ def _advice(
 ) -> "Iterator[str]":
     """What else to know: the prefill that a decode needs first, and the chunk in which a prefill fits."""
     from analysis.predicting.prediction import FITS
+    from analysis.predicting.predictor import NothingKnown
 
     if found.card is None:
         return
+    if next(term.bytes for term in found.terms if term.name == "weights") > found.card.most_bytes:
+        yield "The weights alone are more than the card has."
+        return
     before = found
     if phase == "decode":
-        before = predictors(chunk).predict("prefill", batch, context)
+        try:
+            before = predictors(chunk).predict("prefill", batch, context)
+        except NothingKnown as error:
+            yield f"Of the prefill that it follows nothing is known: {error}."
+            return
         how = f"in chunks of {chunk:,}" if chunk else "in a single shot"
         yield f"The prefill that it follows, {how}: {_span(before)}, {before.verdict}."
-    if before.verdict == FITS or chunk:
-        return
-    for size in (c for c in CHUNKS if c < context):
-        chunked = predictors(size).predict("prefill", batch, context)
-        if chunked.verdict == FITS:
-            yield f"A prefill in chunks of {size:,} fits: {_span(chunked)}."
+    if before.verdict != FITS and before.workload.configuration.cache == "dynamic":
+        yield from _smaller_chunks(predictors, batch, context, chunk)
+
+
+def _smaller_chunks(predictors: "Callable[[int], Predictor]", batch: int, context: int, chunk: int) -> "Iterator[str]":
+    """The largest chunk in which the prefill fits, of those smaller than the given one; or that none does."""
+    from analysis.predicting.prediction import FITS
+    from analysis.predicting.predictor import NothingKnown
+
+    last = None
+    for size in (c for c in CHUNKS if c < (chunk or context) and c < context):
+        try:
+            last = predictors(size).predict("prefill", batch, context)
+        except NothingKnown as error:
+            yield f"Whether a prefill in chunks fits is not known: {error}."
             return
-    if context > CHUNKS[-1]:
-        yield f"Nor is a prefill in chunks of {CHUNKS[-1]:,} certain to fit: {_span(chunked)}, {chunked.verdict}."
+        if last.verdict == FITS:
+            yield f"A prefill in chunks of {size:,} fits: {_span(last)}."
+            return
+    if last is not None:
+        yield f"No chunk down to {CHUNKS[-1]:,} is sure to fit: {_span(last)} in the smallest, {last.verdict}."
 
 
 def _span(found: "Prediction") -> str:
@@ -139,7 +159,7 @@ def _print(found: "Prediction") -> None:
     out.print(f"requested: {found.requested_bytes:,} B, {found.basis}: {found.origin}", markup=False, soft_wrap=True)
     out.print(f"needs {_span(found)}", markup=False)
     if found.card is not None:
-        card, seen = found.card, " (seen on this very card)" if found.seen else ""
+        card, seen = found.card, " (seen on this card)" if found.seen else ""
         has = f"{card.most_bytes / 1e9:,.2f} GB"
         if card.least_bytes != card.most_bytes:
             has = f"{card.least_bytes / 1e9:,.2f} to {has}"
@@ -174,6 +194,7 @@ def _print_frontiers(predictor: "Predictor", found: "list[Frontier]") -> None:
     from rich import box
     from rich.table import Table
 
+    from analysis.predicting.pinned import pins
     from analysis.tables import configuration_text, console
 
     out = console()
@@ -189,6 +210,14 @@ def _print_frontiers(predictor: "Predictor", found: "list[Frontier]") -> None:
         for rows in zip(*columns, strict=True):
             table.add_row(f"{rows[0].at:,}", *(largest.text for largest in rows))
         out.print(table)
+    batches = [row.at for row in found[0].contexts]
+    if pinning := [b for b in batches if pins(predictor.shapes, predictor.configuration, b)]:
+        out.print(
+            f"At batch {', '.join(map(str, pinning))} a decode step may need its cache once more at some contexts; "
+            "predict says at which.",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def score_held_out(

@@ -5,6 +5,7 @@ from typing import Literal
 
 from analysis.formula import predict
 from analysis.predicting.cards import Card
+from analysis.predicting.pinned import pinned_bytes
 from analysis.predicting.simulated import Excess
 from analysis.predicting.sources import Basis, Requested
 from analysis.refereeing.breakdown import Request
@@ -33,8 +34,9 @@ class PredictedTerm:
 class Prediction:
     """What a workload takes on a card. requested: what the program asks for at its peak, all terms but the last two.
 
-    least, most: of what the card must have, everything included. seen: whether this very workload was seen to fit
-    this very card.
+    least, most: of what the card must have, everything included. pinned: the part of ``most`` that is needed only if
+    segments of the old cache can't be given back (:mod:`analysis.predicting.pinned`). seen: whether this card was
+    seen to hold this workload, or what bounds it.
     """
 
     workload: Workload
@@ -46,6 +48,7 @@ class Prediction:
     terms: tuple[PredictedTerm, ...]
     least_bytes: int
     most_bytes: int
+    pinned_bytes: int
     seen: Fit | None
 
     @property
@@ -86,7 +89,10 @@ def prediction(
     terms = _terms(request, requested)
     total, half = requested.bytes, requested.half_width_bytes
     least, most = excess.bytes(total - resident_bytes)
-    source = f"simulated, from {excess.n} replays" if excess.n else "not known: never simulated"
+    source = excess.source
+    pinned = pinned_bytes(request.shapes, request.workload)
+    if pinned:
+        most, source = most + pinned, f"{source}; the old cache may stay in segments that a conv state pins"
     # Where the allocator's bounds are no better than a guess, their middle is no worse than any other.
     terms.append(
         PredictedTerm(name=ALLOCATOR, bytes=(least + most) // 2, least_bytes=least, most_bytes=most, source=source)
@@ -110,6 +116,7 @@ def prediction(
         terms=tuple(terms),
         least_bytes=total - half + least + outside.least_bytes,
         most_bytes=total + half + most + outside.most_bytes,
+        pinned_bytes=pinned,
         seen=seen,
     )
 

@@ -4,17 +4,21 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 
 from analysis.calibration import Calibration, read_calibration
 from analysis.campaign import REPOSITORY
 from analysis.derivation.derived import Derived
-from analysis.derivation.derived_files import configuration_of, read_derived, variant_of
+from analysis.derivation.derived_files import MODEL_CLASSES, configuration_of, read_derived, variant_of
 from analysis.drift import configurations
 from analysis.evidence import counting, measured
+from analysis.formula import element_bytes
 from analysis.model import ConfigError, Shapes, buffers_bytes, read_shapes, weights_bytes
+from analysis.predicting import program
 from analysis.predicting.cards import Card
 from analysis.predicting.prediction import DOES_NOT_FIT, FITS, Fit, Outside, Prediction, prediction
+from analysis.predicting.program import MASK_TOKENS
 from analysis.predicting.simulated import Excess, Simulated, read_simulated
 from analysis.predicting.sources import (
     Source,
@@ -24,10 +28,10 @@ from analysis.predicting.sources import (
     program_source,
 )
 from analysis.refereeing.breakdown import Request
-from harness.records import Configuration, Measured, OutOfMemory, Phase, ResultsFile, Workload, read
+from harness.records import Configuration, Measured, ModelClass, OutOfMemory, Phase, ResultsFile, Workload, read
 
 ASSUMED_OUTSIDE_BYTES = 2**30
-PHASES: tuple[Phase, ...] = ("prefill", "decode")
+QUESTIONS: tuple[tuple[Phase, int], ...] = (("prefill", 10**9), ("prefill", 1), ("decode", 1))  # one of each kind
 
 
 class NothingKnown(ValueError):
@@ -35,30 +39,39 @@ class NothingKnown(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is known of one configuration in one phase: sources, best first, and what the allocator adds."""
+
+    sources: tuple[Source, ...]
+    excess: Excess
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Predictor:
     """One model in one configuration on one card, or on none in particular.
 
-    model: as it was asked for. sources: by phase, best first. excess: by phase, what the allocator adds. seen: what
-    was seen to fit this card, and what was not.
+    model, transformers: as they were asked for. known: for every configuration and phase that a question can come to.
+    seen: what was seen to fit this card, and what was not.
     """
 
     model: str
+    transformers: str
     config: Path
     shapes: Shapes
     configuration: Configuration
     card: Card | None
-    sources: dict[Phase, tuple[Source, ...]]
-    excess: dict[Phase, Excess]
+    known: dict[tuple[Configuration, Phase], Known]
     outside: Outside
     seen: dict[Workload, Fit]
 
     def predict(self, phase: Phase, batch: int, context_tokens: int) -> Prediction:
         """The answer for one shape; :class:`NothingKnown` if no source has one."""
-        configuration = phase_configuration(self.configuration, phase)
+        configuration = asked_configuration(self.configuration, phase, context_tokens)
         workload = Workload(configuration=configuration, phase=phase, context_tokens=context_tokens, batch=batch)
         label = self.card.label if self.card else ""
         request = Request(workload=workload, shapes=self.shapes, config=str(self.config), gpu_label=label)
-        for source in self.sources[phase]:
+        known = self.known[configuration, phase]
+        for source in known.sources:
             requested = source(request)
             if requested is not None:
                 return prediction(
@@ -66,21 +79,44 @@ class Predictor:
                     requested,
                     self.card,
                     resident_bytes=self.resident_bytes,
-                    excess=self.excess[phase],
+                    excess=known.excess,
                     outside=self.outside,
-                    seen=self.seen.get(workload),
+                    seen=self._seen(workload),
                 )
-        variant = variant_of(configuration)
-        raise NothingKnown(
-            f"{request.text}: nothing stored tells the transient of variant {variant!r} there; derive its formula "
-            f"(make derive MODEL={self.model} VARIANT={variant}), or replay it (python -m harness log)"
+        raise NothingKnown(self._why(request))
+
+    def _seen(self, workload: Workload) -> Fit | None:
+        """What was seen of a workload, or follows: below one that fits all fit, above one that does not none does.
+
+        That does not hold of a chunked prefill, whose rest may be padded.
+        """
+        if workload in self.seen or workload.configuration.prefill_chunk_tokens:
+            return self.seen.get(workload)
+        for other, fit in self.seen.items():
+            if (other.configuration, other.phase) != (workload.configuration, workload.phase):
+                continue
+            low, high = (workload, other) if fit == FITS else (other, workload)
+            if low.batch <= high.batch and low.context_tokens <= high.context_tokens:
+                return fit
+        return None
+
+    def _why(self, request: Request) -> str:
+        configuration = request.workload.configuration
+        variant, chunk = variant_of(configuration), configuration.prefill_chunk_tokens
+        of = f" of transformers {self.transformers}" if self.transformers else ""
+        what = f"{request.text}: nothing stored{of} tells the transient of variant {variant!r} there"
+        if chunk % MASK_TOKENS:
+            return f"{what}; chunks of a multiple of {MASK_TOKENS} tokens are known"
+        return (
+            f"{what}; derive its formula (make derive MODEL={self.model} VARIANT={variant}), "
+            "or replay it (python -m harness log)"
         )
 
     @property
     def resident_bytes(self) -> int:
         """Weights and buffers."""
         model_class = self.configuration.model_class
-        width = 4 if self.configuration.dtype == "float32" else 2
+        width = element_bytes(self.configuration)
         return weights_bytes(self.shapes, model_class, width) + buffers_bytes(self.shapes, model_class)
 
 
@@ -119,35 +155,44 @@ class Library:
         """The predictor of a model: a name in ``configs/models``, a ``config.json``, or the folder of one.
 
         variant: see :func:`configuration_of`; "" is the class that the config names. outside: what to keep free
-        beside the allocator, if not what was measured or assumed. transformers: the version whose derived formula to
-        take, else the newest.
+        beside the allocator, if not what was measured or assumed. transformers: the version to which all that is
+        used must belong, "" for the newest. :class:`ConfigError` for a vision tower that is not in the config.
         """
         path = config_of(model)
         shapes = read_shapes(path)
-        name = known_as(path, shapes)
-        configuration = configuration_of(name, variant or default_variant(shapes))
+        configuration = configuration_of(path.stem, variant or default_variant(shapes))
+        if configuration.model_class == MODEL_CLASSES["default"] and shapes.vision is None:
+            raise ConfigError(
+                f'{path}: no vision_config, so there is no variant {variant!r}; "text" is the class it has'
+            )
+        configuration = dataclasses.replace(configuration, model=known_as(path, shapes, configuration.model_class))
         label = card.label if card else ""
-        on_card = list(self._measured(configuration, label)) if label else []
-        wanted = {phase: phase_configuration(configuration, phase) for phase in PHASES}
-        sources = {
-            phase: tuple(self._sources(c, phase, label, shapes, on_card, transformers)) for phase, c in wanted.items()
+        on_card = [r for r in self._measured(configuration, label) if transformers in ("", r.environment.transformers)]
+        wanted = [(asked_configuration(configuration, phase, tokens), phase) for phase, tokens in QUESTIONS]
+        known = {
+            (c, phase): Known(
+                sources=tuple(self._sources(c, phase, label, shapes, on_card, transformers)),
+                excess=self._excess(c, phase),
+            )
+            for c, phase in dict.fromkeys(wanted)
         }
         return Predictor(
             model=model,
+            transformers=transformers,
             config=path,
             shapes=shapes,
             configuration=configuration,
             card=_reported(card, on_card),
-            sources=sources,
-            excess={phase: self._excess(c, phase) for phase, c in wanted.items()},
-            outside=_outside(on_card, configuration, outside_bytes),
+            known=known,
+            outside=_outside(on_card, outside_bytes),
             seen={workload: fit for results in on_card for workload, fit in _seen(results)},
         )
 
     def _measured(self, configuration: Configuration, label: str) -> Iterator[ResultsFile]:
-        """Results files of this model on this card."""
-        for path in sorted(self.results.glob(f"{label}/*/{configuration.model}.cuda.*.jsonl")):
-            yield read(path)
+        """Results files of this model on this card; none without a card."""
+        if label:
+            for path in self._paths(label, "*", f"{escape(configuration.model)}.cuda.*.jsonl"):
+                yield read(path)
 
     def _sources(
         self,
@@ -160,22 +205,25 @@ class Library:
     ) -> Iterator[Source]:
         for results in on_card:
             yield measured_source(_ran(results, configuration), results.path.name)
-        calibrations = [self.calibration(p) for p in self._paths(f"*/*/{configuration.model}.calibration.json")]
+        model = escape(configuration.model)
+        stored = map(self.calibration, self._paths("*", "*", f"{model}.calibration.json"))
+        calibrations = [c for c in stored if transformers in ("", c.environment.transformers)]
         real = [c for c in calibrations if c.environment.device == "cuda"]
         for calibration in sorted(real, key=lambda c: c.environment.gpu_label != label):
             yield calibrated_source(calibration, label)
-        pattern = f"*/derived/{configuration.model}.{variant_of(configuration)}.{phase}.*.json"
-        formulas = [self.derived(path) for path in self._paths(pattern)]
+        paths = self._paths("*", "derived", f"{model}.{variant_of(configuration)}.{phase}.*.json")
+        formulas = map(self.derived, paths)
         chosen = [f for f in formulas if transformers in ("", f.environment.transformers)]
         for formula in sorted(chosen, key=lambda f: _version(f.environment.transformers), reverse=True):
             yield derived_source(formula)
         for calibration in calibrations:
             if calibration not in real:
                 yield calibrated_source(calibration, label)
-        yield program_source(shapes)
+        if transformers in ("", program.TRANSFORMERS):
+            yield program_source(shapes)
 
-    def _paths(self, pattern: str) -> list[Path]:
-        return sorted(self.results.glob(pattern))
+    def _paths(self, *parts: str) -> list[Path]:
+        return sorted(self.results.glob("/".join(parts)))
 
     def _excess(self, configuration: Configuration, phase: Phase) -> Excess:
         """From the model's own replays where there are any, else from all of the family's in the same manner."""
@@ -183,7 +231,8 @@ class Library:
         if key not in self._margins:
             alike = [s for s in self.simulated if _alike(s.configuration, configuration)]
             own = [s for s in alike if s.configuration.model == configuration.model]
-            self._margins[key] = Excess([share for s in own or alike for share in s.shares(phase)])
+            shares = [share for s in own or alike for share in s.shares(phase)]
+            self._margins[key] = Excess(shares, "of this model" if own else "of others of the family")
         return self._margins[key]
 
 
@@ -207,18 +256,24 @@ def _seen(results: ResultsFile) -> Iterator[tuple[Workload, Fit]]:
             yield line.workload, DOES_NOT_FIT
 
 
-def phase_configuration(configuration: Configuration, phase: Phase) -> Configuration:
-    """The configuration of a phase: a decode step is the same however its prompt was fed, and has one logit row."""
-    if phase == "prefill":
-        return configuration
-    return dataclasses.replace(configuration, prefill_chunk_tokens=0, logits="last")
+def asked_configuration(configuration: Configuration, phase: Phase, context_tokens: int) -> Configuration:
+    """The configuration that a question comes to.
+
+    A decode step is the same however its prompt was fed, and has one row of logits; a prompt that is no longer than
+    a chunk is fed in a single shot.
+    """
+    if phase == "decode":
+        return dataclasses.replace(configuration, prefill_chunk_tokens=0, logits="last")
+    if context_tokens <= configuration.prefill_chunk_tokens:
+        return dataclasses.replace(configuration, prefill_chunk_tokens=0)
+    return configuration
 
 
-def _outside(on_card: list[ResultsFile], configuration: Configuration, given: int | None) -> Outside:
-    """What was measured on the card beside the allocator's segments; else what is given or assumed."""
+def _outside(on_card: list[ResultsFile], given: int | None) -> Outside:
+    """What is given; else what was measured on the card beside the allocator's segments; else what is assumed."""
     if given is not None:
-        return Outside(least_bytes=0, most_bytes=given, source="as given")
-    peaks = [m.warm for results in on_card for m in _ran(results, configuration).values()]
+        return Outside(least_bytes=given, most_bytes=given, source="as given")
+    peaks = [m.warm for r in on_card for lines in configurations(r).values() for m in measured(lines).values()]
     seen = [
         p.process_bytes - p.reserved_bytes
         for p in peaks
@@ -226,7 +281,7 @@ def _outside(on_card: list[ResultsFile], configuration: Configuration, given: in
     ]
     if seen:
         return Outside(least_bytes=min(seen), most_bytes=max(seen), source="measured on this GPU")
-    return Outside(least_bytes=0, most_bytes=ASSUMED_OUTSIDE_BYTES, source="assumed: no card was measured yet")
+    return Outside(least_bytes=0, most_bytes=ASSUMED_OUTSIDE_BYTES, source="assumed: not measured on this GPU")
 
 
 def _reported(card: Card | None, on_card: list[ResultsFile]) -> Card | None:
@@ -253,16 +308,24 @@ def config_of(model: str) -> Path:
     return named
 
 
-def known_as(path: Path, shapes: Shapes) -> str:
-    """The shipped model that a config has the shapes of, as a finetune has; else the config's own name."""
+def known_as(path: Path, shapes: Shapes, model_class: ModelClass) -> str:
+    """The shipped model that a config has the shapes of, as a finetune has; else the config's own name.
+
+    The text class has no vision tower, whatever the config has. A config of other shapes is never called by the name
+    of a shipped model, whose numbers are not its own.
+    """
     folder = REPOSITORY / "configs" / "models"
     if path.parent.resolve() == folder:
         return path.stem
     for shipped in sorted(folder.glob("*.json")):
-        if read_shapes(shipped) == shapes:
+        if _resident(read_shapes(shipped), model_class) == _resident(shapes, model_class):
             return shipped.stem
     name = path.parent.resolve().name if path.stem == "config" else path.stem
-    return name or path.stem
+    return f"{name} (own config)" if (folder / f"{name}.json").exists() else name
+
+
+def _resident(shapes: Shapes, model_class: ModelClass) -> Shapes:
+    return dataclasses.replace(shapes, vision=None) if model_class == MODEL_CLASSES["text"] else shapes
 
 
 def default_variant(shapes: Shapes) -> str:

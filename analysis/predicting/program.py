@@ -4,7 +4,8 @@ Read off the ledgers of derived formulas (``make derived``) of transformers 5.23
 ``cache_utils.py``, with fla 0.6.0, ``ops/gated_delta_rule``, ``ops/common/chunk_o.py`` and ``chunk_delta_h.py``:
 what is a number there is a size of the config here, so that one program answers for every model of the family. A test
 holds it against every stored formula of that software, byte for byte. It knows 16-bit weights, the fla kernels, sdpa
-attention and a dynamic cache, and layers in the family's order, of which the last has full attention.
+attention and a dynamic cache, layers in the family's order, of which the last has full attention, and all logits only
+where the prefill is a single shot.
 
 A call of the model feeds T tokens to each of B sequences and leaves E cached in each. A point is the sum of its
 tensors, weights left out. Sizes are in bytes; "per row" is for each of the B·T tokens fed.
@@ -51,10 +52,11 @@ class Point:
 
 def knows(shapes: Shapes, configuration: Configuration) -> bool:
     """Whether the program is that of a configuration and a layout."""
-    layers = shapes.n_full + shapes.n_linear
+    chunked_logits = configuration.logits == "all" and configuration.prefill_chunk_tokens > 0  # all are kept, by call
     return (
         shapes.n_full > 0
-        and layers % shapes.n_full == 0
+        and shapes.regular
+        and not chunked_logits
         and configuration.dtype in ("bfloat16", "float16")
         and (configuration.kernels, configuration.attention, configuration.cache) == ("fla", "sdpa", "dynamic")
         and not shapes.attention_bias

@@ -80,7 +80,8 @@ class Excess:
     would fall is held level.
     """
 
-    def __init__(self, shares: Sequence[Share]) -> None:
+    def __init__(self, shares: Sequence[Share], whose: str = "") -> None:
+        self._whose = whose
         ordered = sorted(shares, key=lambda s: (s.growth_bytes, s.share))
         self._growths = [s.growth_bytes for s in ordered]
         windows = [_nearest(ordered, position) for position in range(len(ordered))]
@@ -93,6 +94,11 @@ class Excess:
     def n(self) -> int:
         """Points known."""
         return len(self._growths)
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, in words."""
+        return f"simulated, from {self.n} replays {self._whose}".rstrip() if self.n else "not known: never simulated"
 
     def bytes(self, growth_bytes: int) -> tuple[int, int]:
         """The bounds at a growth. Where nothing is known, anything up to the growth once more must be allowed for."""

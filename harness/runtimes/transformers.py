@@ -92,6 +92,8 @@ def load(configuration: Configuration, config_file: Path, device: Device, weight
 
     config = Qwen3_5Config.from_json_file(str(config_file))
     config.text_config._attn_implementation = configuration.attention
+    for part in (config, config.text_config, config.vision_config):
+        part.dtype = getattr(torch, configuration.dtype)  # a config's own dtype would be built instead
     model_class = getattr(importlib.import_module("transformers"), configuration.model_class)
     own_config = config if configuration.model_class == "Qwen3_5ForConditionalGeneration" else config.text_config
     if weights is None:
