@@ -88,14 +88,15 @@ def _point(workload: Workload, log: EventLog) -> SimulatedPoint:
         requested_bytes=peak.requested_bytes,
         allocated_bytes=peak.allocated_bytes,
         reserved_bytes=peak.reserved_bytes,
-        least_bytes=_least_bytes(log, max(live_bytes(log)[:end]), whole.peak.reserved_bytes),
+        least_bytes=_least_bytes(log, whole.peak.reserved_bytes),
     )
 
 
-def _least_bytes(log: EventLog, too_few: int, enough: int) -> int:
+def _least_bytes(log: EventLog, enough: int) -> int:
     """The smallest device by halving; whether a larger one also runs is not certain of a greedy allocator."""
     start, end = log.marks["start"], log.marks["end"]
-    low, high = too_few // STEP_BYTES, -(-enough // STEP_BYTES)
+    most_alive = max(live_bytes(log)[:end])
+    low, high = most_alive // STEP_BYTES, -(-enough // STEP_BYTES)
     while high - low > 1:
         middle = (low + high) // 2
         failed = isinstance(simulate(log, start, end, capacity_bytes=middle * STEP_BYTES), AllocationFailure)
