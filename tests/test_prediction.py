@@ -14,8 +14,10 @@ from analysis.drift import all_fitted_terms, judge
 from analysis.model import ConfigError
 from analysis.predicting.capacity import frontier
 from analysis.predicting.cards import Card, CardError, card_of, read_amount
+from analysis.predicting.configs import known_as
+from analysis.predicting.library import Library
 from analysis.predicting.prediction import ALLOCATOR, DOES_NOT_FIT, FITS, OUTSIDE, TRANSIENT, WITHIN_MARGIN, judged
-from analysis.predicting.predictor import Library, NothingKnown, Predictor, known_as
+from analysis.predicting.predictor import NothingKnown, Predictor
 from analysis.predicting.simulated import read_simulated
 from harness.records import Environment, Measured, Measurement, OutOfMemory, ResultsFile
 from tests.conftest import BIG, CONFIGS, ROOT

@@ -65,7 +65,8 @@ def _predictors(
     from analysis.campaign import REPOSITORY
     from analysis.model import read_shapes
     from analysis.predicting.cards import CardError, card_of, read_amount
-    from analysis.predicting.predictor import Library, config_of, default_variant, with_chunk
+    from analysis.predicting.configs import config_of, default_variant, with_chunk
+    from analysis.predicting.library import Library
 
     if memory and not gpu:
         raise CardError("memory is that of a card: name the GPU, too")
@@ -230,8 +231,9 @@ def score_held_out(
     from analysis.campaign import REPOSITORY, main_campaigns, read_campaign
     from analysis.files import put
     from analysis.model import read_shapes
+    from analysis.predicting.configs import config_of
     from analysis.predicting.held_out import held_out_markdown, held_out_scores
-    from analysis.predicting.predictor import Library, config_of
+    from analysis.predicting.library import Library
 
     campaigns = [read_campaign(path) for path in file or main_campaigns()]
     simulated = [(s, read_shapes(config_of(s.configuration.model))) for s in Library.of().simulated]

@@ -1,37 +1,21 @@
-"""Everything that is stored about one model and one card, ready to answer any number of questions about them."""
+"""One model and one card with all that is known of them, ready to answer any number of questions."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from glob import escape
+from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.calibration import Calibration, read_calibration
-from analysis.campaign import REPOSITORY
-from analysis.derivation.derived import Derived
-from analysis.derivation.derived_files import MODEL_CLASSES, configuration_of, read_derived, variant_of
-from analysis.drift import configurations
-from analysis.evidence import counting, measured
+from analysis.derivation.derived_files import variant_of
 from analysis.formula import element_bytes
-from analysis.model import ConfigError, Shapes, buffers_bytes, read_shapes, weights_bytes
-from analysis.predicting import program
+from analysis.model import Shapes, buffers_bytes, weights_bytes
 from analysis.predicting.cards import Card
-from analysis.predicting.prediction import DOES_NOT_FIT, FITS, Fit, Outside, Prediction, prediction
+from analysis.predicting.prediction import FITS, Fit, Outside, Prediction, prediction
 from analysis.predicting.program import MASK_TOKENS
-from analysis.predicting.simulated import Excess, Simulated, read_simulated
+from analysis.predicting.simulated import Excess
 from analysis.predicting.sources import (
     Source,
-    calibrated_source,
-    derived_source,
-    measured_source,
-    program_source,
 )
 from analysis.refereeing.breakdown import Request
-from harness.records import Configuration, Measured, ModelClass, OutOfMemory, Phase, ResultsFile, Workload, read
-
-ASSUMED_OUTSIDE_BYTES = 2**30
-QUESTIONS: tuple[tuple[Phase, int], ...] = (("prefill", 10**9), ("prefill", 1), ("decode", 1))  # one of each kind
+from harness.records import Configuration, Phase, Workload
 
 
 class NothingKnown(ValueError):
@@ -120,142 +104,6 @@ class Predictor:
         return weights_bytes(self.shapes, model_class, width) + buffers_bytes(self.shapes, model_class)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Library:
-    """What is stored below a results folder, read once. simulated: the allocator's points, by file.
-
-    calibration, derived: the readers, which remember what they read.
-    """
-
-    results: Path
-    simulated: tuple[Simulated, ...]
-    calibration: Callable[[Path], Calibration]
-    derived: Callable[[Path], Derived]
-    _margins: dict[tuple[str, bool, Phase], Excess] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, results: Path = REPOSITORY / "results") -> "Library":
-        """Opens a results folder."""
-        files = sorted(results.glob("*/simulated/*.json"))
-        return cls(
-            results=results,
-            simulated=tuple(read_simulated(path) for path in files),
-            calibration=functools.cache(read_calibration),
-            derived=functools.cache(read_derived),
-        )
-
-    def predictor(
-        self,
-        model: str,
-        variant: str = "",
-        card: Card | None = None,
-        outside_bytes: int | None = None,
-        transformers: str = "",
-    ) -> Predictor:
-        """The predictor of a model: a name in ``configs/models``, a ``config.json``, or the folder of one.
-
-        variant: see :func:`configuration_of`; "" is the class that the config names. outside: what to keep free
-        beside the allocator, if not what was measured or assumed. transformers: the version to which all that is
-        used must belong, "" for the newest. :class:`ConfigError` for a vision tower that is not in the config.
-        """
-        path = config_of(model)
-        shapes = read_shapes(path)
-        configuration = configuration_of(path.stem, variant or default_variant(shapes))
-        if configuration.model_class == MODEL_CLASSES["default"] and shapes.vision is None:
-            raise ConfigError(
-                f'{path}: no vision_config, so there is no variant {variant!r}; "text" is the class it has'
-            )
-        configuration = dataclasses.replace(configuration, model=known_as(path, shapes, configuration.model_class))
-        label = card.label if card else ""
-        on_card = [r for r in self._measured(configuration, label) if transformers in ("", r.environment.transformers)]
-        wanted = [(asked_configuration(configuration, phase, tokens), phase) for phase, tokens in QUESTIONS]
-        known = {
-            (c, phase): Known(
-                sources=tuple(self._sources(c, phase, label, shapes, on_card, transformers)),
-                excess=self._excess(c, phase),
-            )
-            for c, phase in dict.fromkeys(wanted)
-        }
-        return Predictor(
-            model=model,
-            transformers=transformers,
-            config=path,
-            shapes=shapes,
-            configuration=configuration,
-            card=_reported(card, on_card),
-            known=known,
-            outside=_outside(on_card, outside_bytes),
-            seen={workload: fit for results in on_card for workload, fit in _seen(results)},
-        )
-
-    def _measured(self, configuration: Configuration, label: str) -> Iterator[ResultsFile]:
-        """Results files of this model on this card; none without a card."""
-        if label:
-            for path in self._paths(label, "*", f"{escape(configuration.model)}.cuda.*.jsonl"):
-                yield read(path)
-
-    def _sources(
-        self,
-        configuration: Configuration,
-        phase: Phase,
-        label: str,
-        shapes: Shapes,
-        on_card: list[ResultsFile],
-        transformers: str,
-    ) -> Iterator[Source]:
-        for results in on_card:
-            yield measured_source(_ran(results, configuration), results.path.name)
-        model = escape(configuration.model)
-        stored = map(self.calibration, self._paths("*", "*", f"{model}.calibration.json"))
-        calibrations = [c for c in stored if transformers in ("", c.environment.transformers)]
-        real = [c for c in calibrations if c.environment.device == "cuda"]
-        for calibration in sorted(real, key=lambda c: c.environment.gpu_label != label):
-            yield calibrated_source(calibration, label)
-        paths = self._paths("*", "derived", f"{model}.{variant_of(configuration)}.{phase}.*.json")
-        formulas = map(self.derived, paths)
-        chosen = [f for f in formulas if transformers in ("", f.environment.transformers)]
-        for formula in sorted(chosen, key=lambda f: _version(f.environment.transformers), reverse=True):
-            yield derived_source(formula)
-        for calibration in calibrations:
-            if calibration not in real:
-                yield calibrated_source(calibration, label)
-        if transformers in ("", program.TRANSFORMERS):
-            yield program_source(shapes)
-
-    def _paths(self, *parts: str) -> list[Path]:
-        return sorted(self.results.glob("/".join(parts)))
-
-    def _excess(self, configuration: Configuration, phase: Phase) -> Excess:
-        """From the model's own replays where there are any, else from all of the family's in the same manner."""
-        key = configuration.model, configuration.prefill_chunk_tokens > 0, phase
-        if key not in self._margins:
-            alike = [s for s in self.simulated if _alike(s.configuration, configuration)]
-            own = [s for s in alike if s.configuration.model == configuration.model]
-            shares = [share for s in own or alike for share in s.shares(phase)]
-            self._margins[key] = Excess(shares, "of this model" if own else "of others of the family")
-        return self._margins[key]
-
-
-def _alike(ours: Configuration, theirs: Configuration) -> bool:
-    return bool(ours.prefill_chunk_tokens) == bool(theirs.prefill_chunk_tokens)
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".") if part.isdigit())
-
-
-def _ran(results: ResultsFile, configuration: Configuration) -> dict[Workload, Measured]:
-    return measured(configurations(results).get(configuration, ()))
-
-
-def _seen(results: ResultsFile) -> Iterator[tuple[Workload, Fit]]:
-    for line in counting(results.measurements).values():
-        if isinstance(line.outcome, Measured):
-            yield line.workload, FITS
-        elif isinstance(line.outcome, OutOfMemory):
-            yield line.workload, DOES_NOT_FIT
-
-
 def asked_configuration(configuration: Configuration, phase: Phase, context_tokens: int) -> Configuration:
     """The configuration that a question comes to.
 
@@ -267,72 +115,3 @@ def asked_configuration(configuration: Configuration, phase: Phase, context_toke
     if context_tokens <= configuration.prefill_chunk_tokens:
         return dataclasses.replace(configuration, prefill_chunk_tokens=0)
     return configuration
-
-
-def _outside(on_card: list[ResultsFile], given: int | None) -> Outside:
-    """What is given; else what was measured on the card beside the allocator's segments; else what is assumed."""
-    if given is not None:
-        return Outside(least_bytes=given, most_bytes=given, source="as given")
-    peaks = [m.warm for r in on_card for lines in configurations(r).values() for m in measured(lines).values()]
-    seen = [
-        p.process_bytes - p.reserved_bytes
-        for p in peaks
-        if p.process_bytes is not None and p.reserved_bytes is not None
-    ]
-    if seen:
-        return Outside(least_bytes=min(seen), most_bytes=max(seen), source="measured on this GPU")
-    return Outside(least_bytes=0, most_bytes=ASSUMED_OUTSIDE_BYTES, source="assumed: not measured on this GPU")
-
-
-def _reported(card: Card | None, on_card: list[ResultsFile]) -> Card | None:
-    """The card with the memory that it reported, if it was measured and the user did not say."""
-    totals = [t for r in on_card if (t := r.environment.gpu_total_bytes) is not None]
-    if card is None or not totals or card.least_bytes == card.most_bytes:
-        return card
-    return Card(
-        label=card.label, least_bytes=min(totals), most_bytes=max(totals), source="as it reported when measured"
-    )
-
-
-def config_of(model: str) -> Path:
-    """The config of a model that is given by name, path or folder; :class:`ConfigError` names those that are known."""
-    given = Path(model)
-    if given.is_dir():
-        given = given / "config.json"
-    if given.suffix == ".json" or "/" in model:
-        return given
-    named = REPOSITORY / "configs" / "models" / f"{model}.json"
-    if not named.exists():
-        known = ", ".join(sorted(p.stem for p in named.parent.glob("*.json")))
-        raise ConfigError(f"no model is named {model!r}: known are {known}; or give the path of a config.json")
-    return named
-
-
-def known_as(path: Path, shapes: Shapes, model_class: ModelClass) -> str:
-    """The shipped model that a config has the shapes of, as a finetune has; else the config's own name.
-
-    The text class has no vision tower, whatever the config has. A config of other shapes is never called by the name
-    of a shipped model, whose numbers are not its own.
-    """
-    folder = REPOSITORY / "configs" / "models"
-    if path.parent.resolve() == folder:
-        return path.stem
-    for shipped in sorted(folder.glob("*.json")):
-        if _resident(read_shapes(shipped), model_class) == _resident(shapes, model_class):
-            return shipped.stem
-    name = path.parent.resolve().name if path.stem == "config" else path.stem
-    return f"{name} (own config)" if (folder / f"{name}.json").exists() else name
-
-
-def _resident(shapes: Shapes, model_class: ModelClass) -> Shapes:
-    return dataclasses.replace(shapes, vision=None) if model_class == MODEL_CLASSES["text"] else shapes
-
-
-def default_variant(shapes: Shapes) -> str:
-    """The class that a checkpoint with these shapes is loaded as: with its vision tower if it has one."""
-    return "default" if shapes.vision else "text"
-
-
-def with_chunk(variant: str, chunk: int) -> str:
-    """A variant's name with a chunked prefill."""
-    return f"{variant}-chunk{chunk}" if chunk else variant

@@ -13,7 +13,7 @@ from analysis.derivation.derived_files import configuration_of, phases_of, varia
 from analysis.derivation.replays import ROOT, Replays, model_name, replaying
 from analysis.model import Shapes, read_shapes
 from analysis.predicting import program
-from analysis.predicting.predictor import config_of
+from analysis.predicting.configs import config_of
 from analysis.predicting.simulated import Simulated, SimulatedPoint, write_simulated
 from harness.events import EventLog, live_bytes
 from harness.records import Configuration, Workload

@@ -10,7 +10,9 @@ from analysis.derivation.derived_files import variant_of
 from analysis.predicting.capacity import Frontier, Largest
 from analysis.predicting.capacity import frontier as frontier_of
 from analysis.predicting.cards import read_cards
-from analysis.predicting.predictor import Library, NothingKnown, with_chunk
+from analysis.predicting.configs import with_chunk
+from analysis.predicting.library import Library
+from analysis.predicting.predictor import NothingKnown
 from analysis.reporting.drawing import Drawing, Heading, Panel
 from analysis.reporting.figures import KINDS, tokens_text
 from analysis.reporting.palette import ramp

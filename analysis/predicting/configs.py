@@ -1,0 +1,53 @@
+"""Which model is meant: its config by name, path or folder, and the shipped model that it is one of."""
+
+import dataclasses
+from pathlib import Path
+
+from analysis.campaign import REPOSITORY
+from analysis.derivation.derived_files import MODEL_CLASSES
+from analysis.model import ConfigError, Shapes, read_shapes
+from harness.records import ModelClass
+
+
+def config_of(model: str) -> Path:
+    """The config of a model that is given by name, path or folder; :class:`ConfigError` names those that are known."""
+    given = Path(model)
+    if given.is_dir():
+        given = given / "config.json"
+    if given.suffix == ".json" or "/" in model:
+        return given
+    named = REPOSITORY / "configs" / "models" / f"{model}.json"
+    if not named.exists():
+        known = ", ".join(sorted(p.stem for p in named.parent.glob("*.json")))
+        raise ConfigError(f"no model is named {model!r}: known are {known}; or give the path of a config.json")
+    return named
+
+
+def known_as(path: Path, shapes: Shapes, model_class: ModelClass) -> str:
+    """The shipped model that a config has the shapes of, as a finetune has; else the config's own name.
+
+    The text class has no vision tower, whatever the config has. A config of other shapes is never called by the name
+    of a shipped model, whose numbers are not its own.
+    """
+    folder = REPOSITORY / "configs" / "models"
+    if path.parent.resolve() == folder:
+        return path.stem
+    for shipped in sorted(folder.glob("*.json")):
+        if _resident(read_shapes(shipped), model_class) == _resident(shapes, model_class):
+            return shipped.stem
+    name = path.parent.resolve().name if path.stem == "config" else path.stem
+    return f"{name} (own config)" if (folder / f"{name}.json").exists() else name
+
+
+def _resident(shapes: Shapes, model_class: ModelClass) -> Shapes:
+    return dataclasses.replace(shapes, vision=None) if model_class == MODEL_CLASSES["text"] else shapes
+
+
+def default_variant(shapes: Shapes) -> str:
+    """The class that a checkpoint with these shapes is loaded as: with its vision tower if it has one."""
+    return "default" if shapes.vision else "text"
+
+
+def with_chunk(variant: str, chunk: int) -> str:
+    """A variant's name with a chunked prefill."""
+    return f"{variant}-chunk{chunk}" if chunk else variant
