@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from analysis.derivation.derived_files import configuration_of
 from analysis.formula import ELEMENT_BYTES
 from analysis.model import Shapes, checkpoint_bytes, mtp_parameters, text_parameters, vision_parameters
-from harness.records import Configuration, Phase, Workload, encode
+from harness.records import Phase, Workload, encode
 
 Quantity = Literal["requested", "allocated", "reserved", "process", "device"]
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
@@ -168,15 +169,6 @@ def asked(
     config: str, shapes: Shapes, *, model: str, phase: Phase = "prefill", context_tokens: int, batch: int = 1
 ) -> Request:
     """A request for the model as published: bf16, the whole checkpoint's class, single shot."""
-    configuration = Configuration(
-        model=model,
-        model_class="Qwen3_5ForConditionalGeneration",
-        dtype="bfloat16",
-        kernels="fla",
-        attention="sdpa",
-        cache="dynamic",
-        logits="last",
-        prefill_chunk_tokens=0,
-    )
+    configuration = configuration_of(model, "default")
     workload = Workload(configuration=configuration, phase=phase, context_tokens=context_tokens, batch=batch)
     return Request(workload=workload, shapes=shapes, config=config)
