@@ -14,18 +14,20 @@ from analysis.campaign import read_campaign
 from analysis.cli import app
 from analysis.predicting.capacity import Largest
 from analysis.reporting.capacity import alike, card_frontiers
-from analysis.reporting.drawing import MARK, inline, spread
+from analysis.reporting.drawing import spread
 from analysis.reporting.palette import COLOURS
 from analysis.reporting.part import Part, chosen, ledger, parts_of
 from analysis.reporting.report import Report, build, write
 from analysis.reporting.residuals import residual_role, residual_text
 from analysis.reporting.sections import breakdown_rows, frontier_table
+from analysis.reporting.svg import MARK, SVG, inline, own_id, plain
 from harness.records import Measured, Measurement
 from tests.conftest import ROOT
 from tests.reported import frontiers, points, stored
 from tests.synthetic import CONFIG, CONFIGURATION, campaign
 
-SCRIPT = "<script>alert(1)<script>"
+SCRIPT = '"\'><script>alert(1)<script> onload=" font-family: x; #0b66b8 id="z"'
+BROKEN = "bell \x07, null \x00, next line\x85, \ufffe, new\nline"
 EACH = ("peaks", "estimators", "breakdown", "residuals-ours", "residuals-fitmygpu")
 COMMITTED = ROOT / "results" / "report.html"
 
@@ -85,7 +87,7 @@ def test_figures_have_the_colours_of_the_palette_and_follow_the_scheme(report: R
     assert len(set(light)) == len(light)
     for drawing in report.drawings:
         assert set(re.findall(r"#[0-9a-f]{6}\b", drawing.svg)) <= set(light), drawing.name
-        assert not re.findall(r"#[0-9a-f]{6}\b", inline(drawing)), drawing.name
+        assert not re.findall(r"#[0-9a-f]{6}\b", inline(drawing.svg, drawing.name, "")), drawing.name
 
 
 def test_every_file_of_a_figure_is_xml_with_a_title_and_a_description(report: Report) -> None:
@@ -109,12 +111,27 @@ def test_whatever_was_measured_is_escaped(tmp_path: Path, monkeypatch: pytest.Mo
     shutil.copy(ROOT / "configs" / "gpus.toml", models.parent)
     monkeypatch.setattr("analysis.campaign.REPOSITORY", tmp_path)
     monkeypatch.setattr("analysis.reporting.sections.REPOSITORY", tmp_path)
-    own = campaign(environment=dataclasses.replace(campaign().environment, gpu_name=SCRIPT, platform=SCRIPT))
+    changed = {"gpu_name": SCRIPT, "platform": BROKEN, "gpu_label": f"{SCRIPT} {BROKEN}"}
+    own = campaign(environment=dataclasses.replace(campaign().environment, **changed))  # type: ignore[arg-type]
     results = dataclasses.replace(own, measurements=tuple(map(_hostile, own.measurements)))
     made = build([stored(tmp_path, results, calibrated=False)])
     assert "&lt;script&gt;alert(1)" in made.html
     assert "<script" not in made.html + "".join(drawing.svg for drawing in made.drawings)
+    assert plain(made.html) == made.html
     assert all(re.fullmatch(r"[\w.-]+", drawing.name) for drawing in made.drawings)
+    for drawing in made.drawings:
+        for root in (ET.fromstring(drawing.svg), ET.fromstring(inline(drawing.svg, drawing.name, SCRIPT))):
+            assert any(SCRIPT in (text.text or "") for text in root.iter(f"{{{SVG}}}text"))
+            assert not [name for element in root.iter() for name in element.attrib if name == "onload"]
+
+
+def test_text_that_no_format_holds_is_replaced() -> None:
+    assert "a\ufffdb\ufffdc\n\t" == plain("a\x01b\udcffc\n\t")
+
+
+def test_names_that_differ_have_ids_that_differ() -> None:
+    names = ["a.b", "a-b", "a_b", "a-2e-b"]
+    assert len(names) == len(set(map(own_id, names)))
 
 
 def _hostile(line: Measurement) -> Measurement:

@@ -3,9 +3,7 @@
 A figure is drawn for a phone's width: text of ten units in 360 is legible there, and columns of figures fill a desk's.
 """
 
-import html
 import io
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,12 +13,11 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.reporting.palette import COLOURS, LIGHT
+from analysis.reporting.palette import LIGHT
+from analysis.reporting.svg import plain, standalone
 
 WIDTH = 360
 TITLE, TEXT, SMALL = 12.5, 10, 9.5
-MARK = "<!-- made by `make report`; not edited -->"
-FONTS = "'DejaVu Sans', Verdana, sans-serif"
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "vram-ledger",
@@ -92,7 +89,13 @@ class Panel:
 
     def _write(self, x: float, down: float, text: str, size: float, role: str, weight: str) -> None:
         self.figure.text(
-            x / WIDTH, 1 - down / self.height, text, fontsize=size, color=LIGHT[role], fontweight=weight, va="baseline"
+            x / WIDTH,
+            1 - down / self.height,
+            one_line(text),
+            fontsize=size,
+            color=LIGHT[role],
+            fontweight=weight,
+            va="baseline",
         )
 
     def label_ends(self, ends: Sequence[tuple[float, str, str]], gap: float = 12.5) -> None:
@@ -120,10 +123,15 @@ class Panel:
         """The drawing."""
         out = io.StringIO()
         self.figure.savefig(out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-        title = f"{self.heading.title} — {self.heading.subject}"
-        title += f" — {self.heading.banner}" if self.heading.banner else ""
-        svg = _standalone(out.getvalue(), title, description)
-        return Drawing(name=name, title=title, description=description, caption=caption, svg=svg)
+        words = (self.heading.title, self.heading.subject, self.heading.banner)
+        title, description = one_line(" — ".join(filter(None, words))), plain(description)
+        svg = standalone(out.getvalue(), title, description)
+        return Drawing(name=name, title=title, description=description, caption=plain(caption), svg=svg)
+
+
+def one_line(text: str) -> str:
+    """Text for a figure, where nothing breaks a line."""
+    return plain(" ".join(text.split()))
 
 
 def spread(wanted: Sequence[float], gap: float, room: float) -> list[float]:
@@ -153,31 +161,3 @@ def styled() -> Iterator[None]:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         yield
-
-
-def _standalone(svg: str, title: str, description: str) -> str:
-    """The file: only ids that are used, one font for everybody, and words for those who can't see it."""
-    used = set(re.findall(r"#(\w+)", svg))
-    svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
-    svg = re.sub(r"font-family: [^;\"]*", f"font-family: {FONTS}", svg)
-    svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)
-    svg = svg.replace(" \n", " ").replace("\nL ", " L ").replace("\nz\n", " z").replace('\n"', '"')
-    head, body = svg[: svg.index("<svg")], svg[svg.index("<svg") :]
-    body = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", body, count=1)
-    words = f"<title>{html.escape(title)}</title>\n<desc>{html.escape(description)}</desc>"
-    return f"{head.splitlines()[0]}\n{MARK}\n" + body.replace(">", f' role="img">\n{words}', 1)
-
-
-def inline(drawing: Drawing) -> str:
-    """The figure as a part of the page: its ids its own, its colours the page's, its font the page's."""
-    svg = drawing.svg[drawing.svg.index("<svg") :]
-    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
-    own = re.sub(r"\W", "-", drawing.name)
-    svg = re.sub(r' id="([^"]*)"', rf' id="{own}-\1"', svg)
-    svg = re.sub(r'(url\(#|href="#)', rf"\1{own}-", svg)
-    svg = svg.replace(f"font-family: {FONTS}; ", "").replace(f"; font-family: {FONTS}", "")
-    for role, (light, _) in COLOURS.items():
-        svg = svg.replace(light, f"var(--{role})")
-    return re.sub(r"<title>.*?</desc>", "", svg, count=1, flags=re.DOTALL).replace(
-        'role="img"', f'role="img" aria-label="{html.escape(drawing.title)}. {html.escape(drawing.description)}"', 1
-    )

@@ -21,11 +21,12 @@ from analysis.refereeing.scoreboard import Board, scoreboard
 from analysis.refereeing.validation import title
 from analysis.reporting import sections
 from analysis.reporting.capacity import by_kind, frontier_figure, frontier_heading, holds_anything
-from analysis.reporting.drawing import MARK, Drawing, inline, styled
+from analysis.reporting.drawing import Drawing, styled
 from analysis.reporting.figures import breakdown, estimators, peaks
 from analysis.reporting.palette import properties
 from analysis.reporting.part import Part, chosen, parts_of
 from analysis.reporting.residuals import residuals
+from analysis.reporting.svg import MARK, inline, plain
 
 FITS = 5_000  # fits times lines that the held-out row may take: about a second
 HELD_OUT = "ours-held-out"
@@ -164,9 +165,14 @@ def _page(chapters: Sequence[dict[str, Any]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=lambda value: plain(value) if type(value) is str else value,
     )
-    # The text in a figure was escaped when it was drawn.
-    templates.filters["inline"] = lambda drawing: Markup(inline(drawing))
+    templates.filters["inline"] = _inlined
     return templates.get_template("report.html.j2").render(
         chapters=chapters, light=properties(dark=False), dark=properties(dark=True)
     )
+
+
+def _inlined(drawing: Drawing) -> Markup:
+    """A figure as markup; its text was escaped when it was drawn."""
+    return Markup(inline(drawing.svg, drawing.name, f"{drawing.title}. {drawing.description}"))
