@@ -13,14 +13,14 @@ from typer.testing import CliRunner
 from analysis.campaign import read_campaign
 from analysis.cli import app
 from analysis.predicting.capacity import Largest
-from analysis.reporting.capacity import alike, card_frontiers
+from analysis.reporting.capacity import PREDICTED, alike, card_frontiers
 from analysis.reporting.drawing import spread
 from analysis.reporting.palette import COLOURS
 from analysis.reporting.part import Part, chosen, ledger, parts_of
 from analysis.reporting.report import Report, build, write
 from analysis.reporting.residuals import residual_role, residual_text
-from analysis.reporting.sections import breakdown_rows, frontier_table
 from analysis.reporting.svg import MARK, SVG, inline, own_id, plain
+from analysis.reporting.tabular import breakdown_rows, frontier_table
 from harness.records import Measured, Measurement
 from tests.conftest import ROOT
 from tests.reported import frontiers, points, stored
@@ -28,7 +28,7 @@ from tests.synthetic import CONFIG, CONFIGURATION, campaign
 
 SCRIPT = '"\'><script>alert(1)<script> onload=" font-family: x; #0b66b8 id="z"'
 BROKEN = "bell \x07, null \x00, next line\x85, \ufffe, new\nline"
-EACH = ("peaks", "estimators", "breakdown", "residuals-ours", "residuals-fitmygpu")
+EACH = ("peaks", "estimators-batch1", "estimators-batch8", "breakdown", "residuals-ours", "residuals-fitmygpu")
 COMMITTED = ROOT / "results" / "report.html"
 
 
@@ -50,10 +50,10 @@ def part(folder: Path) -> Part:
 
 def test_two_thousand_measurements_take_less_than_ten_seconds_and_three_megabytes(tmp_path: Path) -> None:
     file = stored(tmp_path, campaign(points=points(contexts=50, batches=20)))
-    start = time.monotonic()
+    start = time.process_time()
     made = build([file], card_frontiers)
     list(write(made, tmp_path))
-    assert 10 > time.monotonic() - start
+    assert 10 > time.process_time() - start
     assert 3_000_000 > (tmp_path / "report.html").stat().st_size
     assert "All 2,000 points" in made.html
 
@@ -150,10 +150,11 @@ def test_segments_of_every_peak_add_up_to_it(part: Part) -> None:
         assert outcome.warm.requested_bytes == sum(ledger(workload, outcome).values())
 
 
-def test_every_number_of_the_breakdown_adds_up(part: Part) -> None:
+def test_every_row_of_the_breakdown_adds_up_to_the_measured_peak(part: Part) -> None:
     rows = [[int(cell.replace(",", "")) for cell in row[1:]] for row in breakdown_rows(part)]
+    peaks = [part.points(phase)[shape].warm.requested_bytes for phase in part.phases for shape in chosen(part, phase)]
     assert rows
-    assert [sum(row[:-1]) for row in rows] == [row[-1] for row in rows]
+    assert [(peak, peak) for peak in peaks] == [(sum(row[:-1]), row[-1]) for row in rows]
 
 
 def test_a_breakdown_is_of_points_that_the_card_holds(part: Part) -> None:
@@ -182,7 +183,7 @@ def test_drift_is_on_the_page(tmp_path: Path) -> None:
     lines = (dataclasses.replace(first, outcome=grown), *own.measurements[1:])
     made = build([stored(tmp_path, dataclasses.replace(own, measurements=lines), calibrated=False)])
     assert '<b class="bad">DRIFT</b>' in made.html
-    assert "exit 1: drift — weights" in made.html
+    assert '<span class="bad">drift — weights' in made.html
 
 
 @pytest.mark.parametrize("text", ["", "{}\n", "\udcff"])
@@ -215,6 +216,8 @@ def test_frontiers_have_a_figure_and_a_table(folder: Path) -> None:
     made = build([stored(folder)], lambda part: frontiers())
     assert ["prefill.frontier"] == [d.name.partition("text.")[2] for d in made.drawings if "frontier" in d.name]
     assert "40,000 to 44,000" in made.html
+    assert "Nothing fits: l4." in made.html
+    assert all((PREDICTED in d.svg) == ("frontier" in d.name) for d in made.drawings)
 
 
 def test_without_frontiers_the_section_is_left_out(report: Report) -> None:
@@ -226,9 +229,8 @@ def test_cards_that_hold_the_same_are_one_line() -> None:
 
 
 def test_a_frontier_table_has_every_card() -> None:
-    table = frontier_table(frontiers())
-    assert ["h200", "a100-80gb", "h100", "l4"] == [row[0] for row in table.rows]
-    assert ("l4", "–", "–", "–", "–") == table.rows[-1]
+    table, nothing = frontier_table(frontiers())
+    assert (["h200", "a100-80gb", "h100"], "l4") == ([row[0] for row in table.rows], nothing)
 
 
 @pytest.mark.parametrize(
@@ -243,11 +245,11 @@ def test_both_ends_of_a_frontier_in_words(certain: int, possible: int, text: str
     ("bytes_", "text", "role"),
     [
         (0, "0", "zero"),
-        (8, "+8 B", "low-1"),
-        (-1536, "−1.5 kB", "high-1"),
-        (3_300_000, "+3.3 MB", "low-1"),
-        (-6_340_000_000, "−6.34", "high-3"),
-        (1_370_000_000_000, "+1,370", "low-4"),
+        (8, "+8 B", "high-1"),
+        (-1536, "−1.5 kB", "low-1"),
+        (3_300_000, "+3.3 MB", "high-1"),
+        (-6_340_000_000, "−6.34", "low-3"),
+        (1_370_000_000_000, "+1,370", "high-4"),
     ],
 )
 def test_a_residual_in_a_cell(bytes_: int, text: str, role: str) -> None:

@@ -1,6 +1,6 @@
 """What all figures share: their size and look, and their two forms, a file of its own and a part of the page.
 
-A figure is drawn for a phone's width: text of ten units in 360 is legible there, and columns of figures fill a desk's.
+A figure is drawn for a phone's width: text of 10.5 units in 360 is legible there, and columns of figures fill a desk's.
 """
 
 import io
@@ -17,7 +17,7 @@ from analysis.reporting.palette import LIGHT
 from analysis.reporting.svg import plain, standalone
 
 WIDTH = 360
-TITLE, TEXT, SMALL = 12.5, 10, 9.5
+TITLE, TEXT, SMALL = 12.5, 10.5, 10.5
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "vram-ledger",
@@ -72,10 +72,20 @@ class Heading:
     banner: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """Where a line ends, in data, and what it is called at the right of the axes. x: none if it is the right side."""
+
+    y: float
+    text: str
+    colour: str
+    x: float | None = None
+
+
 class Panel:
     """A figure being drawn: one pair of axes under a heading, with room for labels at the right."""
 
-    def __init__(self, heading: Heading, *, height: int = 300, left: int = 50, right: int = 66, bottom: int = 40):
+    def __init__(self, heading: Heading, *, height: int = 300, left: int = 58, right: int = 66, bottom: int = 40):
         self.heading = heading
         self.height = height
         self.figure = Figure(figsize=(WIDTH / 72, height / 72))
@@ -98,26 +108,28 @@ class Panel:
             va="baseline",
         )
 
-    def label_ends(self, ends: Sequence[tuple[float, str, str]], gap: float = 12.5) -> None:
-        """Labels at the right of the axes, each (y in data, text, colour), moved apart and tied to its own height."""
-        box = self.axes.get_position()
-        units = box.height * self.height
+    def label_ends(self, ends: Sequence[End], gap: float = 13.5) -> None:
+        """Labels at the right of the axes, moved apart, each tied to the very place where its line ends."""
+        units = self.axes.get_position().height * self.height
         to_axes = self.axes.transData + self.axes.transAxes.inverted()
-        wanted = [(float(to_axes.transform((1, y))[1]) * units, text, colour) for y, text, colour in ends]
-        wanted.sort(key=lambda end: (end[0], end[1]))
-        heights = spread([height for height, _, _ in wanted], gap, units)
-        for (own, text, colour), height in zip(wanted, heights, strict=True):
-            self.axes.plot(
-                [1.005, 1.035, 1.055],
-                [own / units, height / units, height / units],
-                transform=self.axes.transAxes,
-                color=colour,
-                linewidth=1.4,
-                clip_on=False,
-            )
-            self.axes.text(
-                1.07, height / units, text, transform=self.axes.transAxes, fontsize=SMALL, va="center_baseline"
-            )
+        right = self.axes.get_xlim()[1]
+        at: list[tuple[float, float, End]] = []
+        for end in ends:
+            x, y = to_axes.transform((right if end.x is None else end.x, end.y))
+            at.append((float(x), float(y), end))
+        at.sort(key=lambda own: (own[1], own[2].text))
+        for (x, y, end), height in zip(at, spread([y * units for _, y, _ in at], gap, units), strict=True):
+            self._leader(x, y, height / units, end)
+
+    def _leader(self, x: float, y: float, height: float, end: End) -> None:
+        """A thin line from a line's end to the side, an elbow from there to the label, and the label."""
+        frame: dict[str, Any] = {"transform": self.axes.transAxes, "color": end.colour, "clip_on": False}
+        if x < 0.98:
+            self.axes.plot([x + 0.02, 1.005], [y, y], linewidth=0.8, linestyle=(0, (1, 2)), **frame)
+        self.axes.plot([1.005, 1.035, 1.055], [y, height, height], linewidth=1.4, **frame)
+        self.axes.text(
+            1.07, height, one_line(end.text), transform=self.axes.transAxes, fontsize=SMALL, va="center_baseline"
+        )
 
     def finished(self, name: str, description: str, caption: str) -> Drawing:
         """The drawing."""
