@@ -1,6 +1,6 @@
 """The residual map: predicted minus counted over context and batch, of our formula and of an estimator."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -88,9 +88,10 @@ def residual_map(part: Part, phase: Phase, name: str = "") -> Drawing | None:
     _cells(panel.axes, {places[shape]: residual_role(value) for shape, value in found.items()}, numbers)
     refused = [places[shape] for shape in part.out_of_memory(phase)]
     _cells(panel.axes, dict.fromkeys(refused, "refused"), numbers)
+    within = {shape for shape, m in part.points(phase).items() if part.fits(m.warm.requested_bytes)}
     if numbers:
         for shape, value in found.items():
-            style = "normal" if _within(part, phase, shape) else "italic"
+            style = "normal" if shape in within else "italic"
             _number(panel.axes, places[shape], residual_text(value), "ink", style)
         for place in refused:
             _number(panel.axes, place, "OOM", "surface")
@@ -99,12 +100,8 @@ def residual_map(part: Part, phase: Phase, name: str = "") -> Drawing | None:
     return panel.finished(
         f"{part.name}.{phase}.residuals-{name or 'ours'}",
         _description(part, phase, found),
-        _caption(part, phase, name, found, numbers),
+        _caption(part, phase, name, found, within, numbers),
     )
-
-
-def _within(part: Part, phase: Phase, shape: Shape) -> bool:
-    return part.fits(part.points(phase)[shape].warm.requested_bytes)
 
 
 def _description(part: Part, phase: Phase, found: dict[Shape, int]) -> str:
@@ -123,7 +120,9 @@ def _exact(found: dict[Shape, int]) -> str:
     return f"{sum(value == 0 for value in found.values())} of {counted(len(found))} exact."
 
 
-def _caption(part: Part, phase: Phase, name: str, found: dict[Shape, int], numbers: bool) -> str:
+def _caption(
+    part: Part, phase: Phase, name: str, found: dict[Shape, int], within: Collection[Shape], numbers: bool
+) -> str:
     points = part.points(phase)
     if name:
         answers = [(part.answer(ESTIMATORS[name], part.workload(phase, *shape)), points[shape]) for shape in found]
@@ -132,14 +131,14 @@ def _caption(part: Part, phase: Phase, name: str, found: dict[Shape, int], numbe
         said = f"{name} claims the {' and '.join(claims)} bytes; held against {' and '.join(against)} bytes"
     else:
         said = f"Our formula is {part.formulas[phase].name}; held against requested bytes"
-    within = [value for shape, value in found.items() if _within(part, phase, shape)]
-    worst = bytes_text(max(within, key=abs)) if within else "none"
+    held = [value for shape, value in found.items() if shape in within]
+    worst = bytes_text(max(held, key=abs)) if held else "none"
     texts = [residual_text(value) for value in found.values()]
     sentences = [
         f"{said} of {part.campaign.results.path.name}. {_exact(found)}",
         f"The largest difference within the card's memory: {worst}." if any(found.values()) else "",
         "GB where no unit is given." if numbers and any("." in t and " " not in t for t in texts) else "",
-        "In italics: more than the card's nominal memory." if numbers and len(within) < len(found) else "",
+        "In italics: more than the card's nominal memory." if numbers and len(held) < len(found) else "",
         "Dark: out of memory (OOM)." if part.out_of_memory(phase) else "",
     ]
     return " ".join(filter(None, sentences))
