@@ -135,7 +135,7 @@ def test_text_of_figures_is_legible_on_a_phone(browser: Browser) -> None:
         "Math.min(...[...document.querySelectorAll('figure svg')].flatMap(s => [...s.querySelectorAll('text')]"
         ".map(t => parseFloat(getComputedStyle(t).fontSize) * s.getBoundingClientRect().width / 360)))"
     )
-    assert smallest > 7.5
+    assert smallest > 9
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_a_campaign_in_which_nothing_ran_is_a_chapter(tmp_path: Path) -> None:
     assert () == made.drawings
     assert "nothing ran; 30 workloads ran out of memory" in made.html
     assert 30 == made.html.count("out of memory: ")
-    assert '<th scope="row">torch</th>' in made.html
+    assert '<th scope="row" class="name">torch</th>' in made.html
 
 
 def test_a_replay_of_which_the_card_holds_nothing_is_a_chapter(tmp_path: Path) -> None:

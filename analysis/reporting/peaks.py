@@ -114,12 +114,16 @@ def counted(number: int, what: str = "point") -> str:
 def _caption(part: Part, phase: Phase) -> str:
     formula, batches = part.formulas.get(phase), part.batches(phase)
     sizes = [m.warm.requested_bytes for m in part.points(phase).values()]
-    beyond, refused = sum(not part.fits(size) for size in sizes), len(part.out_of_memory(phase))
+    refused = part.out_of_memory(phase).values()
+    beyond, silent = sum(not part.fits(size) for size in sizes), any(reached(o) is None for o in refused)
     sentences = [
         f"Dots: requested bytes at the peak, from {part.campaign.results.path.name}.",
         _lines(formula),
         f"Hollow: more than the card's nominal memory ({beyond} of {len(sizes)})." if beyond else "",
-        f"Crosses: out of memory ({refused}), at what was held and asked for." if refused else "",
+        f"Crosses: out of memory ({len(refused)}), at what was held and asked for"
+        f"{', or at the card’s memory where that is not known' if silent else ''}."
+        if refused
+        else "",
         f"Shown: {MOST_LINES} of {len(batches)} batches." if len(batches) > MOST_LINES else "",
     ]
     return " ".join(filter(None, sentences)) + " "

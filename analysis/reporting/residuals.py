@@ -83,7 +83,7 @@ def residual_map(part: Part, phase: Phase, name: str = "") -> Drawing | None:
     numbers = len(contexts) <= MOST_ROWS and len(batches) <= MOST_COLUMNS
     rows = max(len(contexts) * 25, 90) if numbers else 300
     title = f"{KINDS[phase]}: {name or 'our formula'} − {'replayed' if part.banner else 'measured'}"
-    panel = Panel(heading(part, title), height=130 + rows, left=64, right=12, bottom=70)
+    panel = Panel(heading(part, title), height=130 + rows, left=68, right=12, bottom=70)
     places = {(c, b): (batches.index(b), contexts.index(c)) for c in contexts for b in batches}
     _cells(panel.axes, {places[shape]: residual_role(value) for shape, value in found.items()}, numbers)
     refused = [places[shape] for shape in part.out_of_memory(phase)]

@@ -17,7 +17,7 @@ from analysis.verdict import Verdict
 from harness.records import Measured, Phase
 
 DRIFT_HEADER = (
-    "term", "verdict", "where", "cause", "unit", "expected", "fitted", "evidence", "fitted − expected, bytes",
+    "term", "verdict", "where", "cause", "unit", "expected", "fitted", "evidence", "expected − fitted, bytes",
 )  # fmt: skip
 POINT_HEADER = ("phase", "batch", "context", "requested", "formula", "formula − requested")
 LAST_HEADER = "running at the peak"
@@ -68,12 +68,17 @@ def drift_rows(verdicts: Sequence[Verdict]) -> Table:
             number(v.expected),
             number(v.fitted),
             evidence(v),
-            number(v.difference_bytes, signed=bool(v.difference_bytes)),
+            _too_low(v.difference_bytes),
         )
         for v, label in zip(verdicts, section_labels(verdicts), strict=True)
     ]
     found = table(DRIFT_HEADER, rows, words=5)
     return found if any(v.cause for v in verdicts) else without(found, "cause")
+
+
+def _too_low(observed_minus_expected: float | None) -> str:
+    """A difference with the page's sign: below 0 where what was expected is too low."""
+    return number(-observed_minus_expected, signed=True) if observed_minus_expected else number(observed_minus_expected)
 
 
 def board_tables(board: Board) -> list[tuple[str, Table]]:
