@@ -11,7 +11,7 @@ import pytest
 
 from analysis.reporting.report import build, write
 from tests.conftest import ROOT
-from tests.reported import frontiers, stored
+from tests.reported import frontiers, of_a_card, stored
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
@@ -90,9 +90,10 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def with_frontiers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def of_all_kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    list(write(build([stored(folder)], lambda part: frontiers()), folder))
+    file = stored(folder, of_a_card(refused=[(8, 32768), (8, 16384)]), calibrated=False)
+    list(write(build([file], lambda part: frontiers()), folder))
     return folder / "report.html"
 
 
@@ -112,21 +113,29 @@ def test_nothing_is_wrong_with_the_stored_report(browser: Browser, width: int, s
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_nothing_is_wrong_with_a_report_with_frontiers(browser: Browser, width: int, with_frontiers: Path) -> None:
-    browser.opened(with_frontiers, width)
-    assert any("frontier" in name for name in figures_of(with_frontiers))
-    assert [] == browser.problems(figures_of(with_frontiers))
+def test_nothing_is_wrong_with_a_report_that_has_every_kind_of_figure(
+    browser: Browser, width: int, of_all_kinds: Path
+) -> None:
+    browser.opened(of_all_kinds, width)
+    assert {"frontier", "counters"} <= {name.rpartition(".")[2] for name in figures_of(of_all_kinds)}
+    assert [] == browser.problems(figures_of(of_all_kinds))
 
 
-def test_no_text_of_a_figure_is_cut_off(browser: Browser) -> None:
-    browser.opened(COMMITTED, 360)
-    outside = browser.ask(
+def outside(browser: Browser) -> list[str]:
+    """Texts of figures that are cut off."""
+    found: list[str] = browser.ask(
         "[...document.querySelectorAll('figure svg')].flatMap(s => { const b = s.getBoundingClientRect();"
         " return [...s.querySelectorAll('text')].filter(t => { const r = t.getBoundingClientRect();"
         " return r.left < b.left - 1 || r.right > b.right + 1 || r.top < b.top - 1 || r.bottom > b.bottom + 1 })"
         " .map(t => t.textContent) })"
     )
-    assert [] == outside
+    return found
+
+
+def test_no_text_of_a_figure_is_cut_off(browser: Browser, of_all_kinds: Path) -> None:
+    for page in (COMMITTED, of_all_kinds):
+        browser.opened(page, 360)
+        assert [] == outside(browser)
 
 
 def test_text_of_figures_is_legible_on_a_phone(browser: Browser) -> None:

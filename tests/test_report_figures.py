@@ -19,14 +19,12 @@ from analysis.reporting.part import SEGMENTS, Part, chosen, ledger, parts_of
 from analysis.reporting.report import Report, build
 from analysis.reporting.residuals import residual
 from analysis.reporting.svg import inline
-from harness.records import Measured, OutOfMemory, Peak, ResultsFile
+from harness.records import Measured, OutOfMemory, ResultsFile
 from tests.drawn import bars, leaders, lines, marks, texts
-from tests.reported import frontiers, points, stored
+from tests.reported import OOM, frontiers, of_a_card, points, stored
 from tests.synthetic import CONTEXTS, campaign
 
 ROLES = {batch: f"ramp-{n}" for batch, n in ((1, 0), (2, 3), (8, 7))}
-OOM = OutOfMemory(during="warm", asked_bytes=10**9, free_bytes=0, requested_bytes=84 * 10**9)
-GIB = 2**30
 
 
 def figure(report: Report, name: str) -> str:
@@ -218,9 +216,8 @@ def test_a_frontier_that_ends_early_has_its_label_tied_to_there() -> None:
 
 
 def test_every_counter_of_a_card_is_shown(tmp_path: Path) -> None:
-    own = campaign(environment=dataclasses.replace(campaign().environment, device="cuda", gpu_label="h100"))
-    measured = tuple(dataclasses.replace(m, outcome=_counted(m.outcome)) for m in own.measurements)  # type: ignore[arg-type]
-    made = build([stored(tmp_path, dataclasses.replace(own, measurements=measured), calibrated=False)])
+    own = of_a_card()
+    made = build([stored(tmp_path, own, calibrated=False)])
     svg = figure(made, "counters")
     assert [1] * 5 == [len(lines(svg, role)) for role in ("blue", "green", "gold", "purple", "orange")]
     heights = [lines(svg, role)[0][-1][1] for role in ("blue", "green", "gold", "purple", "orange")]
@@ -228,15 +225,9 @@ def test_every_counter_of_a_card_is_shown(tmp_path: Path) -> None:
     names = ["requested", "allocated", "reserved", "process", "device"]
     assert all(f'<th scope="col" class="n">{name}</th>' in made.html for name in names)
     assert all(f'<th scope="col" class="n">{name}, first call</th>' in made.html for name in names)
-    assert f"{_counted(own.measurements[0].outcome).warm.reserved_bytes:,}" in made.html  # type: ignore[arg-type]
-
-
-def _counted(outcome: Measured) -> Measured:
-    bytes_ = outcome.warm.requested_bytes
-    names = ("requested", "allocated", "reserved", "process", "device")
-    warm = Peak(**{f"{name}_bytes": bytes_ + n * GIB for n, name in enumerate(names)})
-    cold = Peak(**{f"{name}_bytes": bytes_ + (n + 7) * GIB for n, name in enumerate(names)})
-    return dataclasses.replace(outcome, warm=warm, cold=cold)
+    first = own.measurements[0].outcome
+    assert isinstance(first, Measured)
+    assert f'<td class="n">{first.warm.reserved_bytes:,}</td>' in made.html
 
 
 def test_one_context_has_a_tick_and_estimators_that_can_be_seen(tmp_path: Path) -> None:
