@@ -51,14 +51,14 @@ class Browser:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.driver = webdriver.Chrome(options=options, service=Service(str(DRIVER), log_output=os.devnull))
 
-    def opened(self, page: Path, width: int = 1280, scheme: str = "light") -> None:
-        """Shows a page at a width, in a colour scheme."""
+    def opened(self, page: Path, width: int = 1280, scheme: str = "light", medium: str = "") -> None:
+        """Shows a page at a width, in a colour scheme, on a screen or as it is printed."""
         self.driver.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
             {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600},
         )
-        media = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+        media = {"media": medium, "features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
         self.driver.get_log("browser")
         self.driver.get(page.as_uri())
 
@@ -136,6 +136,13 @@ def test_no_text_of_a_figure_is_cut_off(browser: Browser, of_all_kinds: Path) ->
     for page in (COMMITTED, of_all_kinds):
         browser.opened(page, 360)
         assert [] == outside(browser)
+
+
+def test_nothing_is_wider_than_a_sheet_of_paper(browser: Browser, of_all_kinds: Path) -> None:
+    for page in (COMMITTED, of_all_kinds):
+        browser.opened(page, 720, medium="print")
+        browser.ask("document.querySelectorAll('details').forEach(d => d.open = true)")
+        assert [] == browser.problems(figures_of(page))
 
 
 def test_text_of_figures_is_legible_on_a_phone(browser: Browser) -> None:

@@ -139,7 +139,7 @@ def _caption(
         f"The largest difference within the card's memory: {worst}." if any(found.values()) else "",
         "GB where no unit is given." if numbers and any("." in t and " " not in t for t in texts) else "",
         "In italics: more than the card's nominal memory." if numbers and len(held) < len(found) else "",
-        "Dark: out of memory (OOM)." if part.out_of_memory(phase) else "",
+        f"{'OOM' if numbers else 'Grey'}: out of memory." if part.out_of_memory(phase) else "",
     ]
     return " ".join(filter(None, sentences))
 
