@@ -2,7 +2,7 @@
 # make derive [MODEL=name] [VARIANT="text default-static …"] [FAKE=label]     the peak formula from the program itself
 # make derived FILE=formula        its ledger;  make explain FROM=formula TO=formula: what moved between two
 # make validate ESTIMATOR=… [BASE=…] [FILE=…] [TOLERANCE=5%] [MARKDOWN=report.md]     hold an estimator against results
-# make scoreboard                  rank all of them;  make report [FILE=…]: one page with figures and tables of results
+# make scoreboard                  rank all of them;  make report [FILE=… RESULTS=folder]: figures and tables on a page
 # make predict GPU=label [MODEL=name] [CONTEXT=tokens] [BATCH=n] [PHASE=decode] [CHUNK=tokens] [MEMORY=79.1GiB] [FREE=1GiB]
 # make capacity GPU=label [MODEL=name] [CHUNK=tokens] [MEMORY=…] [FREE=…]      the largest contexts and batches that fit
 # make simulate [MODEL=name] [VARIANT="default text-chunk2048 …"]              what the caching allocator adds

@@ -33,15 +33,21 @@ class Campaign:
 
 
 def read_campaign(file: Path) -> Campaign:
-    """The campaign of a results file, judged by the config that was measured."""
+    """The campaign of a results file, judged by the config that was measured; :class:`MixedError` if nothing ran."""
+    campaign = stored_campaign(file)
+    if not campaign.points:
+        raise MixedError(f"{file}: no point ran, so nothing can be held against it")
+    return campaign
+
+
+def stored_campaign(file: Path) -> Campaign:
+    """The same of any results file: it may be that no point ran, or none that the card holds."""
     results = read(file)
     shapes, _ = shapes_for(results, None)
     gpu_bytes = card_bytes(REPOSITORY / "configs" / "gpus.toml", results.environment)
     config = config_path(results, None)
     counted = points(results, shapes, str(config), gpu_bytes)
     ran = {m.workload for m in results.measurements if m.repeat == 0 and isinstance(m.outcome, Measured)}
-    if not counted:
-        raise MixedError(f"{file}: no point ran, so nothing can be held against it")
     return Campaign(
         results=results,
         shapes=shapes,

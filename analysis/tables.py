@@ -143,6 +143,8 @@ def section_labels(verdicts: Sequence[Verdict]) -> list[str]:
             labels.append(f"{regime.label} @{line}" if shared.count(regime.label) > 1 and line else regime.label)
         elif verdict.term.startswith("held"):
             labels.append(f"held after the {regime.label}")
+        elif verdict.term.startswith("peak"):
+            labels.append(regime.label)
         else:
             labels.append("checks" if verdict.term in CHECKS else "terms")
     return labels

@@ -1,15 +1,19 @@
 """A campaign of any size to report on, and the report of it."""
 
+import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 
 from analysis.calibration import make_calibration, write_calibration
 from analysis.drift import all_fitted_terms, judge
 from analysis.predicting.capacity import Frontier, Largest
-from harness.records import Phase, ResultsFile, Workload
-from tests.synthetic import SHAPES, campaign, workload, write
+from analysis.refereeing.breakdown import QUANTITIES
+from harness.records import Measured, Outcome, OutOfMemory, Peak, Phase, ResultsFile, Workload
+from tests.synthetic import ENVIRONMENT, SHAPES, campaign, workload, write
 
 PHASES: tuple[Phase, ...] = ("prefill", "decode")
 BATCHES = (1, 2, 4, 8)
+OOM = OutOfMemory(during="warm", asked_bytes=10**9, free_bytes=0, requested_bytes=84 * 10**9)
 
 
 def points(contexts: int, batches: int) -> list[Workload]:
@@ -29,6 +33,29 @@ def stored(folder: Path, results: ResultsFile | None = None, calibrated: bool = 
         made = make_calibration(own, all_fitted_terms(own), judge(own, SHAPES), "qwen3.5-27b.calibration.json")
         write_calibration(made, folder / made.name)
     return write(own, folder / "qwen3.5-27b.jsonl")
+
+
+def of_a_card(refused: Collection[tuple[int, int]] = ()) -> ResultsFile:
+    """The synthetic campaign as a card has it: all five counters, a GiB apart, and these (batch, context) refused."""
+    own = campaign(environment=dataclasses.replace(ENVIRONMENT, device="cuda", gpu_label="h100"))
+    lines = tuple(
+        dataclasses.replace(
+            m, outcome=OOM if (m.workload.batch, m.workload.context_tokens) in refused else _counted(m.outcome)
+        )
+        for m in own.measurements
+    )
+    return dataclasses.replace(own, measurements=lines)
+
+
+def _counted(outcome: Outcome) -> Measured:
+    assert isinstance(outcome, Measured)
+    warm, cold = (
+        Peak(
+            **{f"{name}_bytes": outcome.warm.requested_bytes + (more + n) * 2**30 for n, name in enumerate(QUANTITIES)}
+        )
+        for more in (0, 7)
+    )
+    return dataclasses.replace(outcome, warm=warm, cold=cold)
 
 
 def frontiers(phase: Phase = "prefill") -> tuple[Frontier, ...]:

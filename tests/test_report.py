@@ -13,20 +13,22 @@ from typer.testing import CliRunner
 from analysis.campaign import read_campaign
 from analysis.cli import app
 from analysis.predicting.capacity import Largest
-from analysis.reporting.capacity import alike, card_frontiers
-from analysis.reporting.drawing import MARK, inline, spread
+from analysis.reporting.capacity import PREDICTED, alike, card_frontiers
+from analysis.reporting.drawing import spread
 from analysis.reporting.palette import COLOURS
 from analysis.reporting.part import Part, chosen, ledger, parts_of
 from analysis.reporting.report import Report, build, write
 from analysis.reporting.residuals import residual_role, residual_text
-from analysis.reporting.sections import breakdown_rows, frontier_table
+from analysis.reporting.svg import MARK, SVG, inline, own_id, plain
+from analysis.reporting.tabular import breakdown_rows, frontier_table
 from harness.records import Measured, Measurement
 from tests.conftest import ROOT
 from tests.reported import frontiers, points, stored
 from tests.synthetic import CONFIG, CONFIGURATION, campaign
 
-SCRIPT = "<script>alert(1)<script>"
-EACH = ("peaks", "estimators", "breakdown", "residuals-ours", "residuals-fitmygpu")
+SCRIPT = '"\'><script>alert(1)<script> onload=" font-family: x; #0b66b8 id="z"'
+BROKEN = "bell \x07, null \x00, next line\x85, \ufffe, new\nline"
+EACH = ("peaks", "estimators-batch1", "estimators-batch8", "breakdown", "residuals-ours", "residuals-fitmygpu")
 COMMITTED = ROOT / "results" / "report.html"
 
 
@@ -48,10 +50,10 @@ def part(folder: Path) -> Part:
 
 def test_two_thousand_measurements_take_less_than_ten_seconds_and_three_megabytes(tmp_path: Path) -> None:
     file = stored(tmp_path, campaign(points=points(contexts=50, batches=20)))
-    start = time.monotonic()
+    start = time.process_time()
     made = build([file], card_frontiers)
     list(write(made, tmp_path))
-    assert 10 > time.monotonic() - start
+    assert 10 > time.process_time() - start
     assert 3_000_000 > (tmp_path / "report.html").stat().st_size
     assert "All 2,000 points" in made.html
 
@@ -85,7 +87,7 @@ def test_figures_have_the_colours_of_the_palette_and_follow_the_scheme(report: R
     assert len(set(light)) == len(light)
     for drawing in report.drawings:
         assert set(re.findall(r"#[0-9a-f]{6}\b", drawing.svg)) <= set(light), drawing.name
-        assert not re.findall(r"#[0-9a-f]{6}\b", inline(drawing)), drawing.name
+        assert not re.findall(r"#[0-9a-f]{6}\b", inline(drawing.svg, drawing.name, "")), drawing.name
 
 
 def test_every_file_of_a_figure_is_xml_with_a_title_and_a_description(report: Report) -> None:
@@ -109,12 +111,27 @@ def test_whatever_was_measured_is_escaped(tmp_path: Path, monkeypatch: pytest.Mo
     shutil.copy(ROOT / "configs" / "gpus.toml", models.parent)
     monkeypatch.setattr("analysis.campaign.REPOSITORY", tmp_path)
     monkeypatch.setattr("analysis.reporting.sections.REPOSITORY", tmp_path)
-    own = campaign(environment=dataclasses.replace(campaign().environment, gpu_name=SCRIPT, platform=SCRIPT))
+    changed = {"gpu_name": SCRIPT, "platform": BROKEN, "gpu_label": f"{SCRIPT} {BROKEN}"}
+    own = campaign(environment=dataclasses.replace(campaign().environment, **changed))  # type: ignore[arg-type]
     results = dataclasses.replace(own, measurements=tuple(map(_hostile, own.measurements)))
     made = build([stored(tmp_path, results, calibrated=False)])
     assert "&lt;script&gt;alert(1)" in made.html
     assert "<script" not in made.html + "".join(drawing.svg for drawing in made.drawings)
+    assert plain(made.html) == made.html
     assert all(re.fullmatch(r"[\w.-]+", drawing.name) for drawing in made.drawings)
+    for drawing in made.drawings:
+        for root in (ET.fromstring(drawing.svg), ET.fromstring(inline(drawing.svg, drawing.name, SCRIPT))):
+            assert any(SCRIPT in (text.text or "") for text in root.iter(f"{{{SVG}}}text"))
+            assert not [name for element in root.iter() for name in element.attrib if name == "onload"]
+
+
+def test_text_that_no_format_holds_is_replaced() -> None:
+    assert "a\ufffdb\ufffdc\n\t" == plain("a\x01b\udcffc\n\t")
+
+
+def test_names_that_differ_have_ids_that_differ() -> None:
+    names = ["a.b", "a-b", "a_b", "a-2e-b"]
+    assert len(names) == len(set(map(own_id, names)))
 
 
 def _hostile(line: Measurement) -> Measurement:
@@ -133,10 +150,11 @@ def test_segments_of_every_peak_add_up_to_it(part: Part) -> None:
         assert outcome.warm.requested_bytes == sum(ledger(workload, outcome).values())
 
 
-def test_every_number_of_the_breakdown_adds_up(part: Part) -> None:
+def test_every_row_of_the_breakdown_adds_up_to_the_measured_peak(part: Part) -> None:
     rows = [[int(cell.replace(",", "")) for cell in row[1:]] for row in breakdown_rows(part)]
+    peaks = [part.points(phase)[shape].warm.requested_bytes for phase in part.phases for shape in chosen(part, phase)]
     assert rows
-    assert [sum(row[:-1]) for row in rows] == [row[-1] for row in rows]
+    assert [(peak, peak) for peak in peaks] == [(sum(row[:-1]), row[-1]) for row in rows]
 
 
 def test_a_breakdown_is_of_points_that_the_card_holds(part: Part) -> None:
@@ -165,7 +183,8 @@ def test_drift_is_on_the_page(tmp_path: Path) -> None:
     lines = (dataclasses.replace(first, outcome=grown), *own.measurements[1:])
     made = build([stored(tmp_path, dataclasses.replace(own, measurements=lines), calibrated=False)])
     assert '<b class="bad">DRIFT</b>' in made.html
-    assert "exit 1: drift — weights" in made.html
+    assert '<td class="n">−4,096</td>' in made.html
+    assert '<span class="bad">drift — weights' in made.html
 
 
 @pytest.mark.parametrize("text", ["", "{}\n", "\udcff"])
@@ -198,6 +217,8 @@ def test_frontiers_have_a_figure_and_a_table(folder: Path) -> None:
     made = build([stored(folder)], lambda part: frontiers())
     assert ["prefill.frontier"] == [d.name.partition("text.")[2] for d in made.drawings if "frontier" in d.name]
     assert "40,000 to 44,000" in made.html
+    assert "Nothing fits: l4." in made.html
+    assert all((PREDICTED in d.svg) == ("frontier" in d.name) for d in made.drawings)
 
 
 def test_without_frontiers_the_section_is_left_out(report: Report) -> None:
@@ -209,9 +230,8 @@ def test_cards_that_hold_the_same_are_one_line() -> None:
 
 
 def test_a_frontier_table_has_every_card() -> None:
-    table = frontier_table(frontiers())
-    assert ["h200", "a100-80gb", "h100", "l4"] == [row[0] for row in table.rows]
-    assert ("l4", "–", "–", "–", "–") == table.rows[-1]
+    table, nothing = frontier_table(frontiers())
+    assert (["h200", "a100-80gb", "h100"], "l4") == ([row[0] for row in table.rows], nothing)
 
 
 @pytest.mark.parametrize(
@@ -226,11 +246,11 @@ def test_both_ends_of_a_frontier_in_words(certain: int, possible: int, text: str
     ("bytes_", "text", "role"),
     [
         (0, "0", "zero"),
-        (8, "+8 B", "low-1"),
-        (-1536, "−1.5 kB", "high-1"),
-        (3_300_000, "+3.3 MB", "low-1"),
-        (-6_340_000_000, "−6.34", "high-3"),
-        (1_370_000_000_000, "+1,370", "low-4"),
+        (8, "+8 B", "high-1"),
+        (-1536, "−1.5 kB", "low-1"),
+        (3_300_000, "+3.3 MB", "high-1"),
+        (-6_340_000_000, "−6.34", "low-3"),
+        (1_370_000_000_000, "+1,370", "high-4"),
     ],
 )
 def test_a_residual_in_a_cell(bytes_: int, text: str, role: str) -> None:
@@ -247,7 +267,7 @@ def test_labels_are_moved_apart_and_stay_inside(wanted: list[float], found: list
 
 def test_the_environment_is_complete(report: Report) -> None:
     names = {field.name for field in dataclasses.fields(campaign().environment)} - {"gpu_uuid", "allocator"}
-    assert all(f'<th scope="row">{name}</th>' in report.html for name in names)
+    assert all(re.search(f'<th scope="row"[^>]*>{name}</th>', report.html) for name in names)
     assert "gpu_uuid" not in report.html
 
 

@@ -11,7 +11,7 @@ from analysis.formula import phase_regime
 from analysis.verdict import Verdict, point, size
 from harness.records import Configuration, Environment, Measured, Phase, Workload
 
-TERM = "transient (every point, derived)"
+TERM = "peak and held (every point, derived)"
 
 
 def judge_derived(

@@ -9,7 +9,7 @@ from analysis.campaign import Campaign
 from analysis.estimators.catalogue import ESTIMATORS
 from analysis.refereeing.markdown import gb, percent, table
 from analysis.refereeing.referee import OURS, Scored, scored
-from analysis.refereeing.score import Score, score
+from analysis.refereeing.score import Error, Score, score
 from analysis.refereeing.suspects import named
 from analysis.refereeing.validation import campaign_lines, title
 
@@ -70,9 +70,14 @@ def scoreboard_markdown(boards: Sequence[Board]) -> Iterator[str]:
         yield from ("", "### Total", "", *table(RANKING_HEADER, ranking(board), words=3))
         yield from ("", "### Bias by term, GB", "", *table(BIAS_HEADER, bias_by_term(board)))
         yield from ("", "A dash: the estimator has no such term. Wrong assumptions that give its very numbers:", "")
-        yield from _assumptions(board)
+        yield from (f"- {name}: {text}" for name, text in assumptions(board))
         for phase in PHASES:
-            yield from ("", f"### Median error of the total by context, {phase}, GB", "", *_by_context(board, phase))
+            yield from (
+                "",
+                f"### Median error of the total by context, {phase}, GB",
+                "",
+                *table(*median_table(board, phase)),
+            )
 
 
 def ranking(board: Board) -> list[list[str]]:
@@ -96,19 +101,25 @@ def bias_by_term(board: Board) -> list[list[str]]:
     return rows
 
 
-def _assumptions(board: Board) -> Iterator[str]:
+def assumptions(board: Board) -> Iterator[tuple[str, str]]:
+    """Of each estimator the wrong assumptions that give its very numbers, by term, if there are any."""
     for own in board.ranked:
         if names := named(own.errors):
-            yield f"- {own.estimator}: {'; '.join(f'{term}: {name}' for term, name in names.items())}"
+            yield own.estimator, "; ".join(f"{term}: {name}" for term, name in names.items())
 
 
-def _by_context(board: Board, phase: str) -> list[str]:
+def median_table(board: Board, phase: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of the median errors of the total by context, in GB, best first."""
     contexts = sorted({p.request.context_tokens for p in board.campaign.points})
     rows = []
     for own in board.ranked:
-        scores = [_score(own, "total", phase, context) for context in contexts]
-        rows.append([own.estimator, *(gb(s.median_bytes, signed=False) if s else "–" for s in scores)])
-    return table(("estimator", *(f"{context:,}" for context in contexts)), rows)
+        totals: dict[int, list[Error]] = {context: [] for context in contexts}
+        for error in own.totals:
+            if error.request.workload.phase == phase:
+                totals[error.request.context_tokens].append(error)
+        scores = map(score, totals.values())
+        rows.append((own.estimator, *(gb(s.median_bytes, signed=False) if s else "–" for s in scores)))
+    return ("estimator", *(f"{context:,}" for context in contexts)), rows
 
 
 def scoreboard_csv(boards: Sequence[Board]) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from contextlib import suppress
 
+from matplotlib.axes import Axes
+from matplotlib.patches import Polygon
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from analysis.campaign import REPOSITORY
@@ -13,12 +15,14 @@ from analysis.predicting.cards import read_cards
 from analysis.predicting.configs import with_chunk
 from analysis.predicting.library import Library
 from analysis.predicting.predictor import NothingKnown
-from analysis.reporting.drawing import Drawing, Heading, Panel
-from analysis.reporting.figures import KINDS, tokens_text
+from analysis.reporting.axes import KINDS, tokens_text
+from analysis.reporting.drawing import Drawing, End, Heading, Panel
 from analysis.reporting.palette import ramp
 from analysis.reporting.part import Part
 from harness.records import Phase
 
+PREDICTED = "PREDICTED FROM REPLAYS — no card was measured"
+LOWEST = 128  # tokens at the bottom of the axis
 CHUNK_TOKENS = 2048  # of the chunked prefill that stands beside the single shot
 
 
@@ -54,35 +58,47 @@ def most_room_first(frontier: Frontier) -> tuple[tuple[int, int], ...]:
 
 def frontier_figure(name: str, heading: Heading, frontiers: Sequence[Frontier], caption: str) -> Drawing:
     """Longest context against batch, a line a card that holds anything, its band from certain to possible."""
-    panel = Panel(heading, height=330, right=94)
+    panel = Panel(heading, height=340, right=104)
     shown = [(label, f) for label, f in alike(frontiers) if holds_anything(f)]
-    ends, longest = [], 1
-    for i, (label, own) in enumerate(shown):
-        colour = ramp(i, len(shown))
-        possible = [(longest.at, longest.possible) for longest in own.contexts if longest.possible]
-        certain = [(longest.at, longest.certain) for longest in own.contexts if longest.certain]
-        floor = dict(certain)
-        batches = [b for b, _ in possible]
-        highs = [p for _, p in possible]
-        panel.axes.fill_between(
-            batches, [floor.get(b, 1) for b in batches], highs, color=colour, alpha=0.22, linewidth=0
-        )
-        panel.axes.plot([b for b, _ in certain], [c for _, c in certain], color=colour, linewidth=1.5)
-        ends.append((float(certain[-1][1] if certain else highs[-1]), label, colour))
-        longest = max(longest, *highs)
+    longest = max(c.possible for _, f in shown for c in f.contexts)
     _axes(panel, sorted({c.at for _, f in shown for c in f.contexts}), longest)
+    ends = []
+    for i, (label, own) in enumerate(shown):
+        x, y = _band(panel.axes, own.contexts, ramp(i, len(shown)))
+        ends.append(End(y=y, text=label, colour=ramp(i, len(shown)), x=x))
     panel.label_ends(ends)
-    described = [f"{label}: {tokens_text(f.contexts[0].certain)} at batch {f.contexts[0].at}" for label, f in shown]
-    return panel.finished(name, "Longest context that certainly fits. " + "; ".join(described), caption)
+    described = [f"{label}: {_ends_text(f.contexts)}" for label, f in shown]
+    return panel.finished(name, f"Longest context that certainly fits. {'; '.join(described)}.", caption)
+
+
+def _band(axes: Axes, contexts: Sequence[Largest], colour: str) -> tuple[int, int]:
+    """Draws a card's line and its band, to the last batch that may fit; gives the line's end, or the band's."""
+    possible = [longest for longest in contexts if longest.possible]
+    certain = [longest for longest in contexts if longest.certain]
+    floor = [(longest.at, longest.certain) for longest in certain]
+    if len(possible) > len(certain):  # from the last certain batch on, anything down to nothing is within the margin
+        floor += [(certain[-1].at if certain else possible[0].at, LOWEST), (possible[-1].at, LOWEST)]
+    ceiling = [(longest.at, longest.possible) for longest in possible]
+    axes.add_patch(Polygon([*ceiling, *reversed(floor)], facecolor=colour, alpha=0.22, linewidth=0))
+    axes.plot([c.at for c in certain], [c.certain for c in certain], color=colour, linewidth=1.5)
+    return (certain[-1].at, certain[-1].certain) if certain else ceiling[-1]
+
+
+def _ends_text(contexts: Sequence[Largest]) -> str:
+    """A card's line in words, by its first and its last batch."""
+    certain = [longest for longest in contexts if longest.certain]
+    if not certain:
+        return "none, though some may"
+    first, last = certain[0], certain[-1]
+    return f"{tokens_text(first.certain)} tokens at batch {first.at} to {tokens_text(last.certain)} at batch {last.at}"
 
 
 def _axes(panel: Panel, batches: Sequence[int], longest: int) -> None:
     axes = panel.axes
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
-    low = 128
     axes.set_xlim(batches[0] / 1.1, batches[-1] * 1.1)
-    axes.set_ylim(low, max(longest, 2 * low) * 1.5)
+    axes.set_ylim(LOWEST, max(longest, 2 * LOWEST) * 1.5)
     axes.xaxis.set_major_locator(FixedLocator([float(b) for b in batches if b & (b - 1) == 0]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_major_locator(FixedLocator([float(2**n) for n in range(7, 31, 2) if 2**n <= longest * 1.5]))
@@ -111,6 +127,6 @@ def kind_text(phase: Phase, chunk_tokens: int) -> str:
     return f"{KINDS[phase]} in chunks of {chunk_tokens:,}" if chunk_tokens else KINDS[phase]
 
 
-def frontier_heading(subject: str, phase: Phase, chunk_tokens: int, banner: str) -> Heading:
-    """What stands above a frontier."""
-    return Heading(title=f"{kind_text(phase, chunk_tokens)}: what fits which GPU", subject=subject, banner=banner)
+def frontier_heading(subject: str, phase: Phase, chunk_tokens: int) -> Heading:
+    """What stands above a frontier, which no card has seen."""
+    return Heading(title=f"{kind_text(phase, chunk_tokens)}: what fits which GPU", subject=subject, banner=PREDICTED)

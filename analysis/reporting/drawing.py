@@ -1,11 +1,9 @@
 """What all figures share: their size and look, and their two forms, a file of its own and a part of the page.
 
-A figure is drawn for a phone's width: text of ten units in 360 is legible there, and columns of figures fill a desk's.
+A figure is drawn for a phone's width: text of 10.5 units in 360 is legible there, and columns of figures fill a desk's.
 """
 
-import html
 import io
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,12 +13,11 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.reporting.palette import COLOURS, LIGHT
+from analysis.reporting.palette import LIGHT
+from analysis.reporting.svg import plain, standalone
 
 WIDTH = 360
-TITLE, TEXT, SMALL = 12.5, 10, 9.5
-MARK = "<!-- made by `make report`; not edited -->"
-FONTS = "'DejaVu Sans', Verdana, sans-serif"
+TITLE, TEXT, SMALL = 12.5, 10.5, 10.5
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "vram-ledger",
@@ -75,10 +72,20 @@ class Heading:
     banner: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """Where a line ends, in data, and what it is called at the right of the axes. x: none if it is the right side."""
+
+    y: float
+    text: str
+    colour: str
+    x: float | None = None
+
+
 class Panel:
     """A figure being drawn: one pair of axes under a heading, with room for labels at the right."""
 
-    def __init__(self, heading: Heading, *, height: int = 300, left: int = 50, right: int = 66, bottom: int = 40):
+    def __init__(self, heading: Heading, *, height: int = 300, left: int = 58, right: int = 66, bottom: int = 40):
         self.heading = heading
         self.height = height
         self.figure = Figure(figsize=(WIDTH / 72, height / 72))
@@ -92,38 +99,51 @@ class Panel:
 
     def _write(self, x: float, down: float, text: str, size: float, role: str, weight: str) -> None:
         self.figure.text(
-            x / WIDTH, 1 - down / self.height, text, fontsize=size, color=LIGHT[role], fontweight=weight, va="baseline"
+            x / WIDTH,
+            1 - down / self.height,
+            one_line(text),
+            fontsize=size,
+            color=LIGHT[role],
+            fontweight=weight,
+            va="baseline",
         )
 
-    def label_ends(self, ends: Sequence[tuple[float, str, str]], gap: float = 12.5) -> None:
-        """Labels at the right of the axes, each (y in data, text, colour), moved apart and tied to its own height."""
-        box = self.axes.get_position()
-        units = box.height * self.height
+    def label_ends(self, ends: Sequence[End], gap: float = 13.5) -> None:
+        """Labels at the right of the axes, moved apart, each tied to the very place where its line ends."""
+        units = self.axes.get_position().height * self.height
         to_axes = self.axes.transData + self.axes.transAxes.inverted()
-        wanted = [(float(to_axes.transform((1, y))[1]) * units, text, colour) for y, text, colour in ends]
-        wanted.sort(key=lambda end: (end[0], end[1]))
-        heights = spread([height for height, _, _ in wanted], gap, units)
-        for (own, text, colour), height in zip(wanted, heights, strict=True):
-            self.axes.plot(
-                [1.005, 1.035, 1.055],
-                [own / units, height / units, height / units],
-                transform=self.axes.transAxes,
-                color=colour,
-                linewidth=1.4,
-                clip_on=False,
-            )
-            self.axes.text(
-                1.07, height / units, text, transform=self.axes.transAxes, fontsize=SMALL, va="center_baseline"
-            )
+        right = self.axes.get_xlim()[1]
+        at: list[tuple[float, float, End]] = []
+        for end in ends:
+            x, y = to_axes.transform((right if end.x is None else end.x, end.y))
+            at.append((float(x), float(y), end))
+        at.sort(key=lambda own: (own[1], own[2].text))
+        for (x, y, end), height in zip(at, spread([y * units for _, y, _ in at], gap, units), strict=True):
+            self._leader(x, y, height / units, end)
+
+    def _leader(self, x: float, y: float, height: float, end: End) -> None:
+        """A thin line from a line's end to the side, an elbow from there to the label, and the label."""
+        frame: dict[str, Any] = {"transform": self.axes.transAxes, "color": end.colour, "clip_on": False}
+        if x < 0.98:
+            self.axes.plot([x + 0.02, 1.005], [y, y], linewidth=0.8, linestyle=(0, (1, 2)), **frame)
+        self.axes.plot([1.005, 1.035, 1.055], [y, height, height], linewidth=1.4, **frame)
+        self.axes.text(
+            1.07, height, one_line(end.text), transform=self.axes.transAxes, fontsize=SMALL, va="center_baseline"
+        )
 
     def finished(self, name: str, description: str, caption: str) -> Drawing:
         """The drawing."""
         out = io.StringIO()
         self.figure.savefig(out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-        title = f"{self.heading.title} — {self.heading.subject}"
-        title += f" — {self.heading.banner}" if self.heading.banner else ""
-        svg = _standalone(out.getvalue(), title, description)
-        return Drawing(name=name, title=title, description=description, caption=caption, svg=svg)
+        words = (self.heading.title, self.heading.subject, self.heading.banner)
+        title, description = one_line(" — ".join(filter(None, words))), plain(description)
+        svg = standalone(out.getvalue(), title, description)
+        return Drawing(name=name, title=title, description=description, caption=plain(caption), svg=svg)
+
+
+def one_line(text: str) -> str:
+    """Text for a figure, where nothing breaks a line."""
+    return plain(" ".join(text.split()))
 
 
 def spread(wanted: Sequence[float], gap: float, room: float) -> list[float]:
@@ -153,31 +173,3 @@ def styled() -> Iterator[None]:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         yield
-
-
-def _standalone(svg: str, title: str, description: str) -> str:
-    """The file: only ids that are used, one font for everybody, and words for those who can't see it."""
-    used = set(re.findall(r"#(\w+)", svg))
-    svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
-    svg = re.sub(r"font-family: [^;\"]*", f"font-family: {FONTS}", svg)
-    svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)
-    svg = svg.replace(" \n", " ").replace("\nL ", " L ").replace("\nz\n", " z").replace('\n"', '"')
-    head, body = svg[: svg.index("<svg")], svg[svg.index("<svg") :]
-    body = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", body, count=1)
-    words = f"<title>{html.escape(title)}</title>\n<desc>{html.escape(description)}</desc>"
-    return f"{head.splitlines()[0]}\n{MARK}\n" + body.replace(">", f' role="img">\n{words}', 1)
-
-
-def inline(drawing: Drawing) -> str:
-    """The figure as a part of the page: its ids its own, its colours the page's, its font the page's."""
-    svg = drawing.svg[drawing.svg.index("<svg") :]
-    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
-    own = re.sub(r"\W", "-", drawing.name)
-    svg = re.sub(r' id="([^"]*)"', rf' id="{own}-\1"', svg)
-    svg = re.sub(r'(url\(#|href="#)', rf"\1{own}-", svg)
-    svg = svg.replace(f"font-family: {FONTS}; ", "").replace(f"; font-family: {FONTS}", "")
-    for role, (light, _) in COLOURS.items():
-        svg = svg.replace(light, f"var(--{role})")
-    return re.sub(r"<title>.*?</desc>", "", svg, count=1, flags=re.DOTALL).replace(
-        'role="img"', f'role="img" aria-label="{html.escape(drawing.title)}. {html.escape(drawing.description)}"', 1
-    )

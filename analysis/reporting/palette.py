@@ -24,6 +24,12 @@ COLOURS: dict[str, tuple[str, str]] = {
     "green": ("#017f5f", "#3fcf9f"),
     "purple": ("#95408c", "#e39ad9"),
     "gold": ("#8f6900", "#e2b53e"),
+    # Segments of a bar: dark enough in light, light enough in dark, for a label in the surface's colour.
+    "bar-0": ("#68727d", "#8b96a2"),
+    "bar-1": ("#0a4f94", "#5fa8f0"),
+    "bar-2": ("#8a6500", "#e0b33c"),
+    "bar-3": ("#5b1f55", "#f3c9ee"),
+    "bar-4": ("#c04f0e", "#ff985a"),
     # Batches, small to large: even steps of lightness, so that they are told apart without hue.
     "ramp-0": ("#0d0887", "#a94bd0"),
     "ramp-1": ("#44039e", "#c04fae"),
@@ -31,9 +37,9 @@ COLOURS: dict[str, tuple[str, str]] = {
     "ramp-3": ("#99159f", "#e26660"),
     "ramp-4": ("#bb3488", "#f1814d"),
     "ramp-5": ("#d5536f", "#fb9f3a"),
-    "ramp-6": ("#e56a4c", "#fec029"),
-    "ramp-7": ("#ee8a2c", "#f7e425"),
-    # Residuals: the formula too high (blue) or too low (orange), with ink legible on all of them.
+    "ramp-6": ("#df5f45", "#fec029"),
+    "ramp-7": ("#d9761a", "#f7e425"),
+    # Residuals: too high (blue) or too low (orange), with ink legible on all of them; out of memory.
     "high-4": ("#6fa8df", "#1d6bb0"),
     "high-3": ("#9fc5ea", "#1b578c"),
     "high-2": ("#c5dcf3", "#1b4266"),
@@ -42,7 +48,8 @@ COLOURS: dict[str, tuple[str, str]] = {
     "low-1": ("#fcebdc", "#3d2c1d"),
     "low-2": ("#f9d4b3", "#5f3f1d"),
     "low-3": ("#f4b47f", "#86491a"),
-    "low-4": ("#ec9250", "#ab5518"),
+    "low-4": ("#ec9250", "#a34f15"),
+    "refused": ("#4a4f57", "#b9c2cc"),
 }
 LIGHT = {role: light for role, (light, _) in COLOURS.items()}
 RAMP = 8

@@ -10,13 +10,13 @@ from analysis.derivation.derived_files import variant_of
 from analysis.drift import configurations
 from analysis.evidence import measured
 from analysis.formula import transient_bytes
-from analysis.refereeing.breakdown import Estimator, EstimatorError, Request
+from analysis.refereeing.breakdown import Breakdown, Estimator, EstimatorError, Request
 from analysis.refereeing.ours import cache_at_peak, calibrated
 from analysis.tables import FAKE_BANNER
-from harness.records import Configuration, Measured, Phase, Workload
+from harness.records import Configuration, Measured, OutOfMemory, Phase, Workload
 
 PHASES: tuple[Phase, ...] = ("prefill", "decode")
-SEGMENTS = ("weights", "KV cache", "recurrent state", "conv state", "inputs, logits", "transient")
+SEGMENTS = ("weights + buffers", "KV cache", "states", "inputs, logits", "transient")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,20 +29,24 @@ class Formula:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One configuration of a campaign. name: what its figures' files start with. derived: its program's formulas."""
+    """One configuration of a campaign. name: what its figures' files start with. derived: its program's formulas.
+
+    refused: what ran out of memory.
+    """
 
     name: str
     campaign: Campaign
     config: str
     configuration: Configuration
     ran: dict[Workload, Measured]
+    refused: dict[Workload, OutOfMemory]
     derived: tuple[Derived, ...]
     formulas: dict[Phase, Formula]
 
     @property
     def banner(self) -> str:
         """What must stand on everything that was replayed; "" of a card."""
-        return FAKE_BANNER if self.campaign.results.environment.device == "fake" else ""
+        return banner_of(self.campaign)
 
     @property
     def model(self) -> str:
@@ -67,13 +71,18 @@ class Part:
             if w.phase == phase
         }
 
+    def out_of_memory(self, phase: Phase) -> dict[tuple[int, int], OutOfMemory]:
+        """What ran out of memory in a phase, by (context, batch), in that order."""
+        own = {(w.context_tokens, w.batch): outcome for w, outcome in self.refused.items() if w.phase == phase}
+        return dict(sorted(own.items()))
+
     def batches(self, phase: Phase) -> tuple[int, ...]:
-        """Batches of a phase, ascending."""
-        return tuple(sorted({w.batch for w in self.ran if w.phase == phase}))
+        """Batches of a phase, ascending, whether they ran or ran out of memory."""
+        return tuple(sorted({b for _, b in (*self.points(phase), *self.out_of_memory(phase))}))
 
     def contexts(self, phase: Phase) -> tuple[int, ...]:
-        """Contexts of a phase, ascending."""
-        return tuple(sorted({w.context_tokens for w in self.ran if w.phase == phase}))
+        """Contexts of a phase, ascending, whether they ran or ran out of memory."""
+        return tuple(sorted({c for c, _ in (*self.points(phase), *self.out_of_memory(phase))}))
 
     def workload(self, phase: Phase, context_tokens: int, batch: int) -> Workload:
         """A workload of this configuration, measured or not."""
@@ -93,12 +102,22 @@ class Part:
             gpu_bytes=self.campaign.gpu_bytes,
         )
 
-    def ask(self, estimator: Estimator, workload: Workload) -> int | None:
-        """An estimator's total; ``None`` where it has no answer."""
+    def answer(self, estimator: Estimator, workload: Workload) -> Breakdown | None:
+        """What an estimator says; ``None`` where it has no answer."""
         try:
-            return estimator(self.request(workload)).total_bytes
+            return estimator(self.request(workload))
         except EstimatorError:
             return None
+
+    def ask(self, estimator: Estimator, workload: Workload) -> int | None:
+        """An estimator's total; ``None`` where it has no answer."""
+        found = self.answer(estimator, workload)
+        return None if found is None else found.total_bytes
+
+
+def banner_of(campaign: Campaign) -> str:
+    """What must stand on everything that was replayed; "" of a card."""
+    return FAKE_BANNER if campaign.results.environment.device == "fake" else ""
 
 
 def parts_of(campaign: Campaign) -> tuple[Part, ...]:
@@ -115,6 +134,7 @@ def parts_of(campaign: Campaign) -> tuple[Part, ...]:
                 config=str(config_path(campaign.results, None)),
                 configuration=configuration,
                 ran=ran,
+                refused={m.workload: m.outcome for m in lines if isinstance(m.outcome, OutOfMemory)},
                 derived=derived,
                 formulas={},
             )
@@ -169,16 +189,16 @@ def _derived_peak(derived: Derived) -> Callable[[Workload], int | None]:
 def ledger(workload: Workload, outcome: Measured) -> dict[str, int]:
     """The bytes of a measured peak by segment; together they are the peak, to the byte.
 
-    Weights have buffers and workspace with them, inputs the logits where the peak is in the head. The transient is
-    the rest, and may be below 0 where something of the rest is not yet there at the peak.
+    Weights have buffers and workspace with them, states are recurrent and conv state, inputs have the logits where the
+    peak is in the head. The transient is the rest, and may be below 0 where something of the rest is not yet there at
+    the peak.
     """
     held = outcome.held
     logits = held.logits_bytes if outcome.site.stage == "lm_head" else 0
     values = (
         outcome.baseline_bytes,
         cache_at_peak(workload, held.kv_cache_bytes),
-        held.recurrent_state_bytes,
-        held.conv_state_bytes,
+        held.recurrent_state_bytes + held.conv_state_bytes,
         held.inputs_bytes + logits,
         transient_bytes(workload, outcome),
     )

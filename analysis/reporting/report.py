@@ -8,24 +8,29 @@ from typing import Any
 
 from jinja2 import Environment as Templates
 from jinja2 import PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from analysis.calibration import NotCalibrated
-from analysis.campaign import Campaign, read_campaign
+from analysis.campaign import Campaign, stored_campaign
 from analysis.estimators.catalogue import ESTIMATORS
 from analysis.evidence import MixedError
 from analysis.files import put
 from analysis.predicting.capacity import Frontier
 from analysis.refereeing.breakdown import Estimator, EstimatorError
-from analysis.refereeing.scoreboard import Board, scoreboard
+from analysis.refereeing.scoreboard import Board, assumptions, scoreboard
 from analysis.refereeing.validation import title
-from analysis.reporting import sections
-from analysis.reporting.capacity import by_kind, frontier_figure, frontier_heading, holds_anything
-from analysis.reporting.drawing import MARK, Drawing, inline, styled
-from analysis.reporting.figures import breakdown, estimators, peaks
+from analysis.reporting import sections, tabular
+from analysis.reporting.bars import breakdown
+from analysis.reporting.capacity import PREDICTED, by_kind, frontier_figure, frontier_heading, holds_anything
+from analysis.reporting.drawing import Drawing, styled
+from analysis.reporting.estimates import estimator_batches, estimators
+from analysis.reporting.findings import findings
 from analysis.reporting.palette import properties
-from analysis.reporting.part import Part, chosen, parts_of
-from analysis.reporting.residuals import residuals
+from analysis.reporting.part import Part, banner_of, chosen, parts_of
+from analysis.reporting.peaks import counters, peaks
+from analysis.reporting.residuals import residual_map
+from analysis.reporting.svg import MARK, inline, plain
+from harness.records import Phase
 
 FITS = 5_000  # fits times lines that the held-out row may take: about a second
 HELD_OUT = "ours-held-out"
@@ -56,7 +61,7 @@ def no_frontiers(part: Part) -> Sequence[Frontier]:
 
 def build(files: Sequence[Path], frontiers_of: FrontiersOf = no_frontiers) -> Report:
     """The report on these results files. frontiers_of: what fits which GPU, of a configuration."""
-    campaigns = [(campaign, parts_of(campaign)) for campaign in map(read_campaign, files)]
+    campaigns = [(campaign, parts_of(campaign)) for campaign in map(stored_campaign, files)]
     _distinct(part for _, parts in campaigns for part in parts)
     with styled():
         chapters = [_chapter(campaign, parts, frontiers_of) for campaign, parts in campaigns]
@@ -84,10 +89,12 @@ def _distinct(parts: Iterator[Part]) -> None:
         raise MixedError(f"{twice[0]} is in two of the results files; name the one to report (FILE=…)")
 
 
-def _board(campaign: Campaign) -> tuple[Board, str]:
-    """The scoreboard, and who is not on it, and why."""
+def _board(campaign: Campaign) -> tuple[Board | None, str]:
+    """The scoreboard, and who is not on it, and why; none where there is nothing to hold anybody against."""
+    if not campaign.points:
+        return None, ""
     silent = [name for name, estimator in ESTIMATORS.items() if not _answers(estimator, campaign)]
-    notes = [f"{' and '.join(silent)} can't tell for this model."] if silent else []
+    notes = [f"{' and '.join(silent)} can’t tell for this model."] if silent else []
     contexts = len({p.request.context_tokens for p in campaign.points})
     if campaign.calibration is None:
         return scoreboard(campaign, silent), " ".join(notes)
@@ -113,32 +120,46 @@ def _answers(estimator: Estimator, campaign: Campaign) -> bool:
 def _chapter(campaign: Campaign, parts: Sequence[Part], frontiers_of: FrontiersOf) -> dict[str, Any]:
     board, note = _board(campaign)
     written = [_part(part, frontiers_of(part)) for part in parts]
+    missing = {
+        *(() if any(p["groups"][3] for p in written) else ("frontier",)),
+        *(() if board else ("scoreboard",)),
+        *(() if written else ("peaks", "breakdown", "residuals")),
+    }
     return {
         "id": f"c-{campaign.results.environment.fingerprint()}",
-        "contents": [
-            (name, text) for name, text in CONTENTS if name != "frontier" or any(p["groups"][3] for p in written)
-        ],
-        "banner": parts[0].banner,
+        "contents": [(name, text) for name, text in CONTENTS if name not in missing],
+        "banner": banner_of(campaign),
         "subject": title(campaign),
+        "findings": findings(parts, board),
         "parts": written,
-        "board": sections.board_tables(board),
+        "board": tabular.board_tables(board) if board else [],
+        "board_medians": tabular.median_tables(board) if board else [],
+        "board_assumptions": list(assumptions(board)) if board else [],
         "board_note": note,
-        **sections.campaign_facts(campaign),
+        **sections.campaign_facts(campaign, parts),
     }
 
 
 def _part(part: Part, frontiers: Sequence[Frontier]) -> dict[str, Any]:
     """Everything of one configuration: groups of figures in the order of the page, then its tables."""
     phases = part.phases
-    maps = [residuals(part, phase) for phase in phases if phase in part.formulas]
-    maps += [residuals(part, phase, "fitmygpu") for phase in phases]
+    maps = [residual_map(part, phase, name) for name in ("", "fitmygpu") for phase in phases]
     groups = [
-        [peaks(part, phase) for phase in phases] + [estimators(part, phase) for phase in phases],
+        [
+            *(peaks(part, phase) for phase in phases),
+            *(drawing for phase in phases if (drawing := counters(part, phase))),
+            *(estimators(part, phase, b) for i in (0, 1) for phase in phases for b in _nth(part, phase, i)),
+        ],
         [breakdown(part, phase) for phase in phases if chosen(part, phase)],
-        maps,
+        [drawing for drawing in maps if drawing],
         _frontiers(part, frontiers),
     ]
     return {"groups": groups, **sections.part_tables(part, frontiers)}
+
+
+def _nth(part: Part, phase: Phase, number: int) -> tuple[int, ...]:
+    """The first or the second of the batches at which estimators are drawn, if there are so many."""
+    return estimator_batches(part, phase)[number : number + 1]
 
 
 def _frontiers(part: Part, frontiers: Sequence[Frontier]) -> list[Drawing]:
@@ -150,7 +171,7 @@ def _frontiers(part: Part, frontiers: Sequence[Frontier]) -> list[Drawing]:
     drawings = []
     for (phase, chunk), own in by_kind(frontiers).items():
         if any(map(holds_anything, own)):
-            heading = frontier_heading(part.model, phase, chunk, part.banner)
+            heading = frontier_heading(part.model, phase, chunk)
             name = f"{part.name}.{phase}{f'-chunk{chunk}' if chunk else ''}.frontier"
             drawings.append(frontier_figure(name, heading, own, caption))
     return drawings
@@ -164,9 +185,18 @@ def _page(chapters: Sequence[dict[str, Any]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=lambda value: plain(value) if type(value) is str else value,
     )
-    # The text in a figure was escaped when it was drawn.
-    templates.filters["inline"] = lambda drawing: Markup(inline(drawing))
+    templates.filters["inline"] = _inlined
+    templates.filters["breakable"] = lambda cell: Markup(".<wbr>").join(map(escape, plain(cell).split(".")))
     return templates.get_template("report.html.j2").render(
-        chapters=chapters, light=properties(dark=False), dark=properties(dark=True)
+        chapters=chapters,
+        predicted=PREDICTED if any(p["groups"][3] for c in chapters for p in c["parts"]) else "",
+        light=properties(dark=False),
+        dark=properties(dark=True),
     )
+
+
+def _inlined(drawing: Drawing) -> Markup:
+    """A figure as markup; its text was escaped when it was drawn."""
+    return Markup(inline(drawing.svg, drawing.name, f"{drawing.title}. {drawing.description}"))

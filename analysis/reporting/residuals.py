@@ -1,22 +1,25 @@
-"""The residual map: measured minus predicted over context and batch, of our formula and of an estimator."""
+"""The residual map: predicted minus counted over context and batch, of our formula and of an estimator."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from analysis.estimators.catalogue import ESTIMATORS
 from analysis.refereeing.score import compared
-from analysis.reporting.drawing import SMALL, Drawing, Panel
-from analysis.reporting.figures import GB, KINDS, beyond, heading, tokens_text
+from analysis.reporting.axes import GB, KINDS, heading, tokens_text
+from analysis.reporting.drawing import SMALL, WIDTH, Drawing, Panel
 from analysis.reporting.palette import LIGHT
 from analysis.reporting.part import Part
+from analysis.reporting.peaks import count, counted
 from harness.records import Measured, Phase, Workload
 
-KEY = 9  # size of a colour key's text
 STEPS_BYTES = (GB // 10, GB, 10 * GB)  # where a residual's colour changes
 MOST_ROWS, MOST_COLUMNS = 14, 7  # cells that have room for a number
+Shape = tuple[int, int]  # (context, batch)
 
 
 def residual_text(residual_bytes: int) -> str:
@@ -42,67 +45,122 @@ def residual_role(residual_bytes: int) -> str:
     if not residual_bytes:
         return "zero"
     level = 1 + sum(abs(residual_bytes) >= step for step in STEPS_BYTES)
-    return f"{'low' if residual_bytes > 0 else 'high'}-{level}"
+    return f"{'high' if residual_bytes > 0 else 'low'}-{level}"
 
 
-def residual_of(part: Part, phase: Phase, name: str) -> Callable[[Workload, Measured], int | None]:
-    """Measured minus what is said, by the formula ("") or by an estimator, in the quantity that it claims."""
+def residual(part: Part, workload: Workload, outcome: Measured, name: str) -> int | None:
+    """What is said, by the formula ("") or by an estimator, minus what was counted of the quantity that it claims.
 
-    def residual(workload: Workload, outcome: Measured) -> int | None:
-        if not name:
-            said = part.formulas[phase].peak(workload)
-            return None if said is None else outcome.warm.requested_bytes - said
-        answer = ESTIMATORS[name](part.request(workload))
-        measured: int = getattr(outcome.warm, f"{compared(answer.predicts, outcome)}_bytes")
-        return measured - answer.total_bytes
+    ``None`` where there is no answer.
+    """
+    if not name:
+        formula = part.formulas.get(workload.phase)
+        said = formula.peak(workload) if formula else None
+        return None if said is None else said - outcome.warm.requested_bytes
+    answer = part.answer(ESTIMATORS[name], workload)
+    if answer is None:
+        return None
+    measured = count(outcome, compared(answer.predicts, outcome))
+    assert measured is not None, "what is compared is there"
+    return answer.total_bytes - measured
 
-    return residual
+
+def residuals_of(part: Part, phase: Phase, name: str = "") -> dict[Shape, int]:
+    """The residuals of a phase, by (context, batch); without the points for which there is no answer."""
+    found = {
+        shape: residual(part, part.workload(phase, *shape), outcome, name)
+        for shape, outcome in part.points(phase).items()
+    }
+    return {shape: value for shape, value in found.items() if value is not None}
 
 
-def residuals(part: Part, phase: Phase, name: str = "") -> Drawing:
-    """Measured minus predicted over context and batch: the formula's ("") or an estimator's, a number a cell."""
+def residual_map(part: Part, phase: Phase, name: str = "") -> Drawing | None:
+    """Predicted minus counted over context and batch, a cell a point; ``None`` where nothing was predicted."""
+    found = residuals_of(part, phase, name)
+    if not found:
+        return None
     contexts, batches = part.contexts(phase), part.batches(phase)
     numbers = len(contexts) <= MOST_ROWS and len(batches) <= MOST_COLUMNS
-    rows = len(contexts) * 25 if numbers else 300
-    title = f"{KINDS[phase]}: {'measured' if not part.banner else 'replayed'} − {name or 'our formula'}"
-    panel = Panel(heading(part, title), height=128 + rows, left=62, right=12, bottom=68)
-    difference = residual_of(part, phase, name)
-    found = {}
-    for (context, batch), outcome in part.points(phase).items():
-        value = difference(part.workload(phase, context, batch), outcome)
-        if value is not None:
-            found[context, batch] = value
-            _cell(panel.axes, contexts.index(context), batches.index(batch), value, numbers, outcome, part)
+    rows = max(len(contexts) * 25, 90) if numbers else 300
+    title = f"{KINDS[phase]}: {name or 'our formula'} − {'replayed' if part.banner else 'measured'}"
+    panel = Panel(heading(part, title), height=130 + rows, left=68, right=12, bottom=70)
+    places = {(c, b): (batches.index(b), contexts.index(c)) for c in contexts for b in batches}
+    _cells(panel.axes, {places[shape]: residual_role(value) for shape, value in found.items()}, numbers)
+    refused = [places[shape] for shape in part.out_of_memory(phase)]
+    _cells(panel.axes, dict.fromkeys(refused, "refused"), numbers)
+    within = {shape for shape, m in part.points(phase).items() if part.fits(m.warm.requested_bytes)}
+    if numbers:
+        for shape, value in found.items():
+            style = "normal" if shape in within else "italic"
+            _number(panel.axes, places[shape], residual_text(value), "ink", style)
+        for place in refused:
+            _number(panel.axes, place, "OOM", "surface")
     _map_axes(panel.axes, contexts, batches)
     _residual_key(panel)
-    exact = sum(value == 0 for value in found.values())
-    worst = max(found.values(), key=abs, default=0)
-    said = ESTIMATORS[name](part.request(next(w for w in part.ran if w.phase == phase))).predicts if name else ""
-    claim = f"{name} claims the {said} bytes" if name else f"Against {part.formulas[phase].name}"
-    quantity = compared(said, next(iter(part.points(phase).values()))) if said else "requested"
     return panel.finished(
         f"{part.name}.{phase}.residuals-{name or 'ours'}",
-        f"{exact} of {len(found)} points exact; the largest difference is {bytes_text(worst)}.",
-        f"{claim}; held against {quantity} bytes of {part.campaign.results.path.name}. {exact} of {len(found)} points "
-        f"exact, the largest difference {bytes_text(worst)}. GB where no unit is given"
-        + ("; in italics: more than the card holds." if beyond(part, phase) else "."),
+        _description(part, phase, found),
+        _caption(part, phase, name, found, within, numbers),
     )
 
 
-def _cell(axes: Axes, row: int, column: int, value: int, numbers: bool, outcome: Measured, part: Part) -> None:
+def _description(part: Part, phase: Phase, found: dict[Shape, int]) -> str:
+    told = []
+    for batch in part.batches(phase):
+        own = [(c, value) for (c, b), value in found.items() if b == batch]
+        if own:
+            ends = (
+                f"{residual_text(own[0][1])} at {own[0][0]:,} tokens to {residual_text(own[-1][1])} at {own[-1][0]:,}"
+            )
+            told.append(f"batch {batch}: {ends}")
+    return f"{_exact(found)} In GB: {'; '.join(told)}."
+
+
+def _exact(found: dict[Shape, int]) -> str:
+    return f"{sum(value == 0 for value in found.values())} of {counted(len(found))} exact."
+
+
+def _caption(
+    part: Part, phase: Phase, name: str, found: dict[Shape, int], within: Collection[Shape], numbers: bool
+) -> str:
+    points = part.points(phase)
+    if name:
+        answers = [(part.answer(ESTIMATORS[name], part.workload(phase, *shape)), points[shape]) for shape in found]
+        claims = dict.fromkeys(a.predicts for a, _ in answers if a)
+        against = dict.fromkeys(compared(a.predicts, outcome) for a, outcome in answers if a)
+        said = f"{name} claims the {' and '.join(claims)} bytes; held against {' and '.join(against)} bytes"
+    else:
+        said = f"Our formula is {part.formulas[phase].name}; held against requested bytes"
+    held = [value for shape, value in found.items() if shape in within]
+    worst = bytes_text(max(held, key=abs)) if held else "none"
+    texts = [residual_text(value) for value in found.values()]
+    sentences = [
+        f"{said} of {part.campaign.results.path.name}. {_exact(found)}",
+        f"The largest difference within the card's memory: {worst}." if any(found.values()) else "",
+        "GB where no unit is given." if numbers and any("." in t and " " not in t for t in texts) else "",
+        "In italics: more than the card's nominal memory." if numbers and len(held) < len(found) else "",
+        f"{'OOM' if numbers else 'Grey'}: out of memory." if part.out_of_memory(phase) else "",
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def _cells(axes: Axes, roles: dict[tuple[int, int], str], numbers: bool) -> None:
+    """The cells of each colour as one shape; without gaps, and without hairlines, where there are too many."""
     inset = 0.03 if numbers else 0.0
-    axes.add_patch(
-        Rectangle(
-            (column - 0.5 + inset, row - 0.5 + inset),
-            1 - 2 * inset,
-            1 - 2 * inset,
-            color=LIGHT[residual_role(value)],
-            linewidth=0,
-        )
-    )
-    if numbers:
-        style = "normal" if part.fits(outcome.warm.requested_bytes) else "italic"
-        axes.text(column, row, residual_text(value), ha="center", va="center_baseline", fontsize=SMALL, fontstyle=style)
+    for role in sorted(set(roles.values())):
+        squares = [_square(place, inset) for place, own in roles.items() if own == role]
+        codes = [Path.MOVETO, *[Path.LINETO] * 3, Path.CLOSEPOLY] * len(squares)
+        shape = Path(np.concatenate(squares), codes)
+        axes.add_patch(PathPatch(shape, color=LIGHT[role], linewidth=0, antialiased=numbers))
+
+
+def _square(place: tuple[int, int], inset: float) -> list[tuple[float, float]]:
+    (x, y), half = place, 0.5 - inset
+    return [(x + dx * half, y + dy * half) for dx, dy in ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))]
+
+
+def _number(axes: Axes, place: tuple[int, int], text: str, role: str, style: str = "normal") -> None:
+    axes.text(*place, text, ha="center", va="center_baseline", fontsize=SMALL, fontstyle=style, color=LIGHT[role])
 
 
 def _map_axes(axes: Axes, contexts: Sequence[int], batches: Sequence[int]) -> None:
@@ -110,8 +168,7 @@ def _map_axes(axes: Axes, contexts: Sequence[int], batches: Sequence[int]) -> No
     axes.set_ylim(-0.5, len(contexts) - 0.5)
     for axis, values, text in ((axes.xaxis, batches, str), (axes.yaxis, contexts, tokens_text)):
         every = max(1, -(-len(values) // 12))
-        places = list(range(0, len(values), every))
-        axis.set_major_locator(FixedLocator([float(p) for p in places]))
+        axis.set_major_locator(FixedLocator([float(p) for p in range(0, len(values), every)]))
         axis.set_major_formatter(FuncFormatter(lambda p, _, v=values, t=text: t(v[int(p)])))
     axes.tick_params(length=0, pad=4, labelcolor=LIGHT["ink"])
     for spine in axes.spines.values():
@@ -121,27 +178,32 @@ def _map_axes(axes: Axes, contexts: Sequence[int], batches: Sequence[int]) -> No
 
 
 def _residual_key(panel: Panel) -> None:
-    """Nine swatches from "predicts too much" to "too little", with the steps between them."""
-    roles = [*(f"high-{n}" for n in (4, 3, 2, 1)), "zero", *(f"low-{n}" for n in (1, 2, 3, 4))]
-    names = ["", "−10", "−1", "−0.1", "", "", "+0.1", "+1", "+10"]
-    width, height, left, up = 25, 9, 67, 17
-    for i, role in enumerate(roles):
+    """Nine swatches from "predicts too little" to "too much", with the steps between them."""
+    roles = [*(f"low-{n}" for n in (4, 3, 2, 1)), "zero", *(f"high-{n}" for n in (1, 2, 3, 4))]
+    steps = ["", "−10", "−1", "−.1", "", "", "+.1", "+1", "+10"]
+    width, height, left, up = 25, 9, 66, 18
+    for i, (role, step) in enumerate(zip(roles, steps, strict=True)):
         panel.figure.add_artist(
             Rectangle(
-                ((left + width * i) / 360, up / panel.height),
-                width / 360,
+                ((left + width * i) / WIDTH, up / panel.height),
+                width / WIDTH,
                 height / panel.height,
                 transform=panel.figure.transFigure,
                 color=LIGHT[role],
                 linewidth=0,
             )
         )
-        if names[i]:
-            panel.figure.text(
-                (left + width * i) / 360, 6 / panel.height, names[i], ha="center", fontsize=KEY, color=LIGHT["muted"]
-            )
-    middle = left + width * 4.5
-    panel.figure.text(middle / 360, 6 / panel.height, "0", ha="center", fontsize=KEY, color=LIGHT["muted"])
-    for x, side, text in ((left - 5, "right", "too high"), (left + 9 * width + 5, "left", "too low")):
-        panel.figure.text(x / 360, (up + 1.5) / panel.height, text, ha=side, fontsize=KEY, color=LIGHT["muted"])
-    panel.figure.text((left + 9 * width + 5) / 360, 6 / panel.height, "GB", fontsize=KEY, color=LIGHT["muted"])
+        _key_text(panel, left + width * i, 6, step, "center")
+    end = left + 9 * width + 5
+    places: Iterable[tuple[float, float, str, str]] = (
+        (left + width * 4.5, 6, "0", "center"),
+        (left - 5, up + 1, "too low", "right"),
+        (end, up + 1, "too high", "left"),
+        (end, 6, "GB", "left"),
+    )
+    for x, y, text, side in places:
+        _key_text(panel, x, y, text, side)
+
+
+def _key_text(panel: Panel, x: float, y: float, text: str, side: str) -> None:
+    panel.figure.text(x / WIDTH, y / panel.height, text, ha=side, fontsize=SMALL, color=LIGHT["muted"])
