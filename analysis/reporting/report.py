@@ -173,8 +173,15 @@ def _frontiers(part: Part, frontiers: Sequence[Frontier]) -> list[Drawing]:
         if any(map(holds_anything, own)):
             heading = frontier_heading(part.model, phase, chunk)
             name = f"{part.name}.{phase}{f'-chunk{chunk}' if chunk else ''}.frontier"
-            drawings.append(frontier_figure(name, heading, own, caption))
+            drawings.append(frontier_figure(name, heading, own, f"{caption}{_set_aside(phase, chunk)}"))
     return drawings
+
+
+def _set_aside(phase: Phase, chunk_tokens: int) -> str:
+    """What a frontier of that kind leaves out, in words."""
+    if phase == "decode":
+        return " Set aside: shapes at which the old cache may stay pinned; `make predict` names them."
+    return " Beyond one chunk, contexts are whole chunks." if chunk_tokens else ""
 
 
 def _page(chapters: Sequence[dict[str, Any]]) -> str:
