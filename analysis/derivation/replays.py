@@ -83,7 +83,7 @@ class ReplayProcess:
 @contextmanager
 def replaying(model: str, fake: str, model_class: str) -> Iterator[ReplayProcess]:
     """The harness, ready to replay a model (name or path of a config) as on the card ``fake``; ended at the end."""
-    if model.endswith(".json"):
+    if model.endswith(".json") and Path(model).exists():
         model = str(Path(model).resolve())  # the harness runs in the repository's root
     command = [sys.executable, "-m", "harness", "logs", "--model", model, "--fake", fake, "--model-class", model_class]
     process = subprocess.Popen(
