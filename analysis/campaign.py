@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.calibration import Calibration, WrongEnvironment, read_calibration
+from analysis.cards import read_cards
 from analysis.derivation.derived import Derived
 from analysis.derivation.derived_files import stored_formulas
 from analysis.evidence import MixedError
 from analysis.model import Shapes, read_shapes
-from analysis.refereeing.score import Point, card_bytes, points
+from analysis.refereeing.score import Point, points
 from harness.records import Measured, ResultsFile, read
 
 REPOSITORY = Path(__file__).parents[1]
+GPUS = REPOSITORY / "configs" / "gpus.toml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,8 @@ def stored_campaign(file: Path) -> Campaign:
     """The same of any results file: it may be that no point ran, or none that the card holds."""
     results = read(file)
     shapes, _ = shapes_for(results, None)
-    gpu_bytes = card_bytes(REPOSITORY / "configs" / "gpus.toml", results.environment)
+    card = read_cards(GPUS).get(results.environment.gpu_label.removeprefix("fake-"))
+    gpu_bytes = card.most_bytes if card else None
     config = config_path(results, None)
     counted = points(results, shapes, str(config), gpu_bytes)
     ran = {m.workload for m in results.measurements if m.repeat == 0 and isinstance(m.outcome, Measured)}

@@ -20,6 +20,7 @@ from analysis.calibration import (
     write_calibration,
 )
 from analysis.campaign import REPOSITORY, calibration_path, config_path, formulas_for, shapes_for, stored_for
+from analysis.cards import CardError
 from analysis.derivation.derive_cli import derive_model, explain_change, print_ledger, verify_formulas
 from analysis.derivation.derived import OtherProgram, OutsideDomain
 from analysis.derivation.derived_files import DerivedError, UnknownVariant
@@ -29,7 +30,6 @@ from analysis.derivation.replays import NotReplayed
 from analysis.drift import all_fitted_terms, judge, out_of_memory
 from analysis.evidence import MixedError
 from analysis.model import ConfigError
-from analysis.predicting.cards import CardError
 from analysis.predicting.predict_cli import predict_memory, score_held_out, show_capacity
 from analysis.predicting.predictor import NothingKnown
 from analysis.predicting.simulate import simulate_allocator

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,15 @@ def put(path: Path, text: str) -> None:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def with_rows(head: dict[str, Any], **rows: Iterable[Any]) -> str:
+    """JSON whose lists of records are a line of text a record, so that changes can be read; ``head`` comes first."""
+    parts = [json.dumps(head, ensure_ascii=False, indent=1)[:-2]]
+    for name, items in rows.items():
+        lines = ",\n".join("  " + json.dumps(item, ensure_ascii=False) for item in items)
+        parts.append(f' "{name}": [\n{lines}\n ]')
+    return ",\n".join(parts) + "\n}\n"
 
 
 def stored(path: Path, cls: type, what: str, schema: int, error: type[ValueError]) -> Any:

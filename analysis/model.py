@@ -326,6 +326,11 @@ def weights_bytes(shapes: Shapes, model_class: ModelClass, element_bytes: int = 
     return element_bytes * resident_parameters(shapes, model_class)
 
 
+def resident_bytes(shapes: Shapes, model_class: ModelClass, element_bytes: int = 2) -> int:
+    """Bytes of weights and buffers."""
+    return weights_bytes(shapes, model_class, element_bytes) + buffers_bytes(shapes, model_class)
+
+
 def checkpoint_bytes(shapes: Shapes) -> int:
     """Bytes of all tensors in the published bfloat16 checkpoint, MTP and vision included."""
     parameters = text_parameters(shapes) + mtp_parameters(shapes) + vision_parameters(shapes)

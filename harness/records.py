@@ -21,6 +21,7 @@ from typing import Any, Literal
 SCHEMA = 1
 
 Phase = Literal["prefill", "decode"]
+PHASES: tuple[Phase, ...] = typing.get_args(Phase)
 CacheKind = Literal["dynamic", "static"]
 KernelPath = Literal["fla", "torch"]
 LogitsKept = Literal["last", "all"]

@@ -8,10 +8,9 @@ from analysis.calibration import make_calibration, write_calibration
 from analysis.drift import all_fitted_terms, judge
 from analysis.predicting.capacity import Frontier, Largest
 from analysis.refereeing.breakdown import QUANTITIES
-from harness.records import Measured, Outcome, OutOfMemory, Peak, Phase, ResultsFile, Workload
+from harness.records import PHASES, Measured, Outcome, OutOfMemory, Peak, Phase, ResultsFile, Workload
 from tests.synthetic import ENVIRONMENT, SHAPES, campaign, workload, write
 
-PHASES: tuple[Phase, ...] = ("prefill", "decode")
 BATCHES = (1, 2, 4, 8)
 OOM = OutOfMemory(during="warm", asked_bytes=10**9, free_bytes=0, requested_bytes=84 * 10**9)
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from analysis.calibration import make_calibration, write_calibration
+from analysis.cards import Card, CardError, card_of, read_amount
 from analysis.derivation.derived_files import variant_of
 from analysis.drift import all_fitted_terms, judge
 from analysis.model import ConfigError
 from analysis.predicting.capacity import frontier
-from analysis.predicting.cards import Card, CardError, card_of, read_amount
 from analysis.predicting.configs import known_as
 from analysis.predicting.library import Library
 from analysis.predicting.prediction import ALLOCATOR, DOES_NOT_FIT, FITS, OUTSIDE, TRANSIENT, WITHIN_MARGIN, judged

@@ -7,7 +7,7 @@ import pytest
 
 from analysis.derivation.derive_cli import random_shapes
 from analysis.derivation.derived_files import configuration_of, read_derived
-from analysis.model import buffers_bytes, read_shapes, weights_bytes
+from analysis.model import read_shapes, resident_bytes
 from analysis.predicting import program
 from analysis.predicting.simulated import read_simulated
 from harness.records import Configuration, Workload
@@ -20,8 +20,7 @@ SHAPES = {path.stem: read_shapes(path) for path in sorted((CONFIGS / "models").g
 
 
 def resident(configuration: Configuration) -> int:
-    shapes = SHAPES[configuration.model]
-    return weights_bytes(shapes, configuration.model_class) + buffers_bytes(shapes, configuration.model_class)
+    return resident_bytes(SHAPES[configuration.model], configuration.model_class)
 
 
 @pytest.mark.parametrize("path", FORMULAS, ids=lambda p: p.name)

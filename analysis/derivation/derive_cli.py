@@ -1,6 +1,5 @@
 """The commands about derived formulas: derive, verify, ledger and explain."""
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from analysis.derivation.forms import Shape
 from analysis.derivation.ledger import formula_text, ledger_markdown
 from analysis.derivation.moves import moves_text
 from analysis.derivation.replays import ROOT, model_name, replaying
+from analysis.files import put, with_rows
 from harness.events import live_bytes, peak_event
 from harness.records import Configuration, Phase
 
@@ -80,9 +80,7 @@ def verify_formulas(
             )
             rows = [_row(formula, program, shape) for shape in chosen]
         wrong = max(max(abs(r["peak_difference"]), abs(r["held_difference"])) for r in rows)
-        target = path.parent / "checks" / path.name
-        target.parent.mkdir(exist_ok=True)
-        target.write_text(_check_text(formula, rows, seed, wrong), encoding="utf-8")
+        put(path.parent / "checks" / path.name, _check_text(formula, rows, seed, wrong))
         typer.echo(f"{path.name}: {len(rows)} shapes, largest difference {wrong:,} B")
         worst = max(worst, wrong)
     raise typer.Exit(1 if worst else 0)
@@ -124,8 +122,7 @@ def _check_text(formula: Derived, rows: list[dict[str, int]], seed: int, wrong: 
         "largest_difference_bytes": wrong,
         "columns": names,
     }
-    lines = ",\n".join("  " + json.dumps([r[n] for n in names]) for r in rows)
-    return json.dumps(head, indent=1)[:-2] + f',\n "rows": [\n{lines}\n ]\n}}\n'
+    return with_rows(head, rows=([r[n] for n in names] for r in rows))
 
 
 def print_ledger(

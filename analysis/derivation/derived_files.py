@@ -4,12 +4,11 @@ Schema history
     1  the first published layout
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from analysis.derivation.derived import Derived, derived_key
-from analysis.files import put, stored
+from analysis.files import put, stored, with_rows
 from harness.records import Configuration, Phase, encode
 
 SCHEMA = 1
@@ -74,12 +73,7 @@ def to_json(derived: Derived) -> str:
     data = {"schema": SCHEMA, **encode(derived)}
     del data["name"]
     lines, regimes = data.pop("lines"), data.pop("regimes")
-    head = json.dumps(data, ensure_ascii=False, indent=1)[:-2]
-    return f'{head},\n "lines": [\n{_rows(lines)}\n ],\n "regimes": [\n{_rows(regimes)}\n ]\n}}\n'
-
-
-def _rows(items: list[Any]) -> str:
-    return ",\n".join("  " + json.dumps(item, ensure_ascii=False) for item in items)
+    return with_rows(data, lines=lines, regimes=regimes)
 
 
 def write_derived(derived: Derived, path: Path) -> None:

@@ -19,13 +19,12 @@ from analysis.predicting.sources import Source, calibrated_source, program_sourc
 from analysis.refereeing.breakdown import Request
 from analysis.refereeing.markdown import gb, percent, table
 from analysis.tables import FAKE_BANNER
-from harness.records import Measurement, Phase, Workload
+from harness.records import PHASES, Measurement, Workload
 
 HEADER = (
     "answered from", "asked about", "points", "answered", "inside", "median error, GB", "worst error, GB",
     "median width, GB",
 )  # fmt: skip
-PHASES: tuple[Phase, ...] = ("prefill", "decode")
 READ_OFF = ("qwen3.5-27b", "qwen3.5-64l-mini", "qwen3.5-64l-nano")  # whose ledgers the program was read off
 FOLDS = 10
 OTHERS, ITS_OWN = "other models' allocator", "its own allocator, a tenth left out"
@@ -173,13 +172,9 @@ def held_out_scores(campaigns: Sequence[Campaign], simulated: Sequence[tuple[Sim
         if own.configuration.model not in READ_OFF:
             yield other_models(own, shapes)
     for own, shapes in simulated:
-        alike = [s for s, _ in simulated if _chunked(s) == _chunked(own)]
+        alike = [s for s, _ in simulated if s.chunked == own.chunked]
         yield other_allocators(own, [s for s in alike if s.configuration.model != own.configuration.model], shapes)
         yield own_allocator(own, shapes)
-
-
-def _chunked(simulated: Simulated) -> bool:
-    return simulated.configuration.prefill_chunk_tokens > 0
 
 
 def held_out_markdown(scores: Sequence[HeldOut]) -> Iterator[str]:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from analysis.calibration import Calibration, read_calibration
 from analysis.campaign import REPOSITORY
+from analysis.cards import Card
 from analysis.derivation.derived import Derived
 from analysis.derivation.derived_files import MODEL_CLASSES, configuration_of, read_derived, variant_of
 from analysis.drift import configurations
 from analysis.evidence import counting, measured
 from analysis.model import ConfigError, Shapes, read_shapes
 from analysis.predicting import program
-from analysis.predicting.cards import Card
 from analysis.predicting.configs import config_of, default_variant, known_as
 from analysis.predicting.prediction import DOES_NOT_FIT, FITS, Fit, Outside
 from analysis.predicting.predictor import Known, Predictor, asked_configuration
@@ -136,15 +136,11 @@ class Library:
         """From the model's own replays where there are any, else from all of the family's in the same manner."""
         key = configuration.model, configuration.prefill_chunk_tokens > 0, phase
         if key not in self._margins:
-            alike = [s for s in self.simulated if _alike(s.configuration, configuration)]
+            alike = [s for s in self.simulated if s.chunked == key[1]]
             own = [s for s in alike if s.configuration.model == configuration.model]
             shares = [share for s in own or alike for share in s.shares(phase)]
             self._margins[key] = Excess(shares, "of this model" if own else "of others of the family")
         return self._margins[key]
-
-
-def _alike(ours: Configuration, theirs: Configuration) -> bool:
-    return bool(ours.prefill_chunk_tokens) == bool(theirs.prefill_chunk_tokens)
 
 
 def _version(text: str) -> tuple[int, ...]:

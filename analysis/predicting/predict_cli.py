@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from analysis.predicting.capacity import Frontier
     from analysis.predicting.prediction import Prediction
     from analysis.predicting.predictor import Predictor
-    from harness.records import Phase
 
 CHUNKS = (8192, 4096, 2048, 1024, 512)  # tried from the largest where a single shot does not fit
 
@@ -40,12 +39,13 @@ def predict_memory(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
     """Say what a workload takes, term by term, where the numbers come from, and whether it fits a GPU."""
-    from analysis.predicting.cards import CardError
+    from analysis.cards import CardError
+    from harness.records import PHASES
 
-    if phase not in ("prefill", "decode"):
+    if phase not in PHASES:
         raise CardError(f"phase {phase!r} is neither prefill nor decode")
     predictors = _predictors(model, variant, gpu, memory, free, transformers)
-    found = predictors(chunk).predict(phase, batch, context)  # type: ignore[arg-type]
+    found = predictors(chunk).predict(phase, batch, context)
     advice = _advice(predictors, found, phase, batch, context, chunk)
     if as_json:
         typer.echo(json.dumps(_plain(found, list(advice)), ensure_ascii=False))
@@ -62,15 +62,15 @@ def _predictors(
     """The predictor of the options, by the chunk of its prefill."""
     import functools
 
-    from analysis.campaign import REPOSITORY
+    from analysis.campaign import GPUS
+    from analysis.cards import CardError, card_of, read_amount
     from analysis.model import read_shapes
-    from analysis.predicting.cards import CardError, card_of, read_amount
     from analysis.predicting.configs import config_of, default_variant, with_chunk
     from analysis.predicting.library import Library
 
     if memory and not gpu:
         raise CardError("memory is that of a card: name the GPU, too")
-    card = card_of(gpu, REPOSITORY / "configs" / "gpus.toml", memory) if gpu else None
+    card = card_of(gpu, GPUS, memory) if gpu else None
     outside = read_amount(free) if free else None
     library = Library.of()
     base = variant or default_variant(read_shapes(config_of(model)))
@@ -179,11 +179,10 @@ def show_capacity(
 ) -> None:
     """Print what fits a GPU: the longest context for each batch, and the largest batch for each context."""
     from analysis.predicting.capacity import frontier
-    from harness.records import encode
+    from harness.records import PHASES, encode
 
     predictor = _predictors(model, variant, gpu, memory, free, transformers)(chunk)
-    phases: tuple[Phase, ...] = ("prefill", "decode")
-    found = [frontier(predictor, phase) for phase in phases]
+    found = [frontier(predictor, phase) for phase in PHASES]
     if as_json:
         typer.echo(json.dumps([encode(f) for f in found], ensure_ascii=False))
         return

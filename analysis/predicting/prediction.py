@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from analysis.cards import Card
 from analysis.formula import predict
-from analysis.predicting.cards import Card
 from analysis.predicting.pinned import pinned_bytes
 from analysis.predicting.simulated import Excess
 from analysis.predicting.sources import Basis, Requested

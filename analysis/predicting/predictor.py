@@ -4,16 +4,14 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from analysis.cards import Card
 from analysis.derivation.derived_files import variant_of
 from analysis.formula import element_bytes
-from analysis.model import Shapes, buffers_bytes, weights_bytes
-from analysis.predicting.cards import Card
+from analysis.model import Shapes, resident_bytes
 from analysis.predicting.prediction import FITS, Fit, Outside, Prediction, prediction
 from analysis.predicting.program import MASK_TOKENS
 from analysis.predicting.simulated import Excess
-from analysis.predicting.sources import (
-    Source,
-)
+from analysis.predicting.sources import Source
 from analysis.refereeing.breakdown import Request
 from harness.records import Configuration, Phase, Workload
 
@@ -99,9 +97,7 @@ class Predictor:
     @property
     def resident_bytes(self) -> int:
         """Weights and buffers."""
-        model_class = self.configuration.model_class
-        width = element_bytes(self.configuration)
-        return weights_bytes(self.shapes, model_class, width) + buffers_bytes(self.shapes, model_class)
+        return resident_bytes(self.shapes, self.configuration.model_class, element_bytes(self.configuration))
 
 
 def asked_configuration(configuration: Configuration, phase: Phase, context_tokens: int) -> Configuration:

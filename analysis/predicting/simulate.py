@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from analysis.allocation.rules import AllocationFailure
+from analysis.allocation.rules import SEGMENT_STEP_BYTES, AllocationFailure
 from analysis.allocation.simulation import simulate
 from analysis.derivation.derive_cli import FakeOption, ModelOption, ResultsOption, random_shapes
 from analysis.derivation.derived_files import configuration_of, phases_of, variant_of
@@ -18,7 +18,6 @@ from analysis.predicting.simulated import Simulated, SimulatedPoint, write_simul
 from harness.events import EventLog, live_bytes
 from harness.records import Configuration, Workload
 
-STEP_BYTES = 2 * 2**20  # a segment is a whole number of these
 MOST_GROWTH_BYTES = 180 * 2**30  # beyond it no card of today has the memory
 MOST_BATCH, MOST_CONTEXT_TOKENS, MOST_CALLS = 64, 262_144, 8
 
@@ -96,9 +95,9 @@ def _least_bytes(log: EventLog, enough: int) -> int:
     """The smallest device by halving; whether a larger one also runs is not certain of a greedy allocator."""
     start, end = log.marks["start"], log.marks["end"]
     most_alive = max(live_bytes(log)[:end])
-    low, high = most_alive // STEP_BYTES, -(-enough // STEP_BYTES)
+    low, high = most_alive // SEGMENT_STEP_BYTES, -(-enough // SEGMENT_STEP_BYTES)
     while high - low > 1:
         middle = (low + high) // 2
-        failed = isinstance(simulate(log, start, end, capacity_bytes=middle * STEP_BYTES), AllocationFailure)
+        failed = isinstance(simulate(log, start, end, capacity_bytes=middle * SEGMENT_STEP_BYTES), AllocationFailure)
         low, high = (middle, high) if failed else (low, middle)
-    return high * STEP_BYTES
+    return high * SEGMENT_STEP_BYTES

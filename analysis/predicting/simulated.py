@@ -8,7 +8,6 @@ Schema history
     1  the first published layout
 """
 
-import json
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from analysis.files import put, stored
+from analysis.files import put, stored, with_rows
 from harness.records import Configuration, Environment, Phase, encode
 
 SCHEMA = 1
@@ -53,6 +52,11 @@ class Simulated:
     configuration: Configuration
     resident_bytes: int
     points: tuple[SimulatedPoint, ...]
+
+    @property
+    def chunked(self) -> bool:
+        """Whether its prefill is fed in chunks, so that it is compared with such alone."""
+        return self.configuration.prefill_chunk_tokens > 0
 
     def shares(self, phase: Phase) -> tuple["Share", ...]:
         """What each point of a phase takes beyond the requested bytes, as a share of its growth."""
@@ -134,6 +138,5 @@ def write_simulated(simulated: Simulated, path: Path) -> None:
     """Puts the file in place, a line of text a point."""
     data = {"schema": SCHEMA, **encode(simulated)}
     del data["name"]
-    points = ",\n".join("  " + json.dumps(point) for point in data.pop("points"))
-    head = json.dumps(data, ensure_ascii=False, indent=1)[:-2]
-    put(path, f'{head},\n "points": [\n{points}\n ]\n}}\n')
+    points = data.pop("points")
+    put(path, with_rows(data, points=points))

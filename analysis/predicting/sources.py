@@ -11,7 +11,7 @@ from typing import Literal
 from analysis.calibration import CalibratedTerm, Calibration
 from analysis.derivation.derived import Derived, OutsideDomain
 from analysis.formula import COLUMNS
-from analysis.model import Shapes, buffers_bytes, weights_bytes
+from analysis.model import Shapes, resident_bytes
 from analysis.predicting import program
 from analysis.refereeing.breakdown import EstimatorError, Request
 from analysis.refereeing.ours import calibrated, transient_of
@@ -132,9 +132,8 @@ def program_source(shapes: Shapes) -> Source:
         configuration = request.workload.configuration
         if not program.knows(shapes, configuration):
             return None
-        resident = weights_bytes(shapes, configuration.model_class) + buffers_bytes(shapes, configuration.model_class)
         point = program.peak(shapes, request.workload)
-        size = resident + point.bytes
+        size = resident_bytes(shapes, configuration.model_class) + point.bytes
         return Requested(bytes=size, half_width_bytes=0, basis="formula only", origin=origin, stage=point.stage)
 
     return answer

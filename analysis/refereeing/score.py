@@ -2,22 +2,20 @@
 
 import re
 import statistics
-import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from analysis.cards import UNITS
 from analysis.drift import configurations
 from analysis.evidence import measured
 from analysis.model import Shapes
 from analysis.refereeing.breakdown import Breakdown, EstimatorError, Quantity, Request
 from analysis.refereeing.ours import cache_at_peak
-from harness.records import Environment, Measured, ResultsFile
+from harness.records import Measured, ResultsFile
 
 # The ledger of a peak. "state" is recurrent and conv state together; "rest" is what the peak has beside the terms
 # above it: the transient, inputs, logits, buffers, and on a card rounding and context.
 TERMS = ("weights", "kv_cache", "recurrent_state", "conv_state", "state", "rest", "total")
-UNITS = {"GB": 10**9, "GiB": 2**30, "MB": 10**6, "MiB": 2**20}
 FACTOR = 4.0  # how far a prediction may be off and still be recognised as one in another unit
 
 
@@ -55,13 +53,6 @@ class Score:
     worst_at: str
     median_share: float
     worst_share: float
-
-
-def card_bytes(gpus: Path, environment: Environment) -> int | None:
-    """Nominal memory of the card that was measured or stood in for; ``None`` if the label is not in ``gpus``."""
-    label = environment.gpu_label.removeprefix("fake-")
-    section = tomllib.loads(gpus.read_text(encoding="utf-8")).get(label)
-    return section["memory_gib"] * 2**30 if section else None
 
 
 def points(results: ResultsFile, shapes: Shapes, config: str, gpu_bytes: int | None) -> tuple[Point, ...]:

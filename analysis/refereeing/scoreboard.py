@@ -12,9 +12,9 @@ from analysis.refereeing.referee import OURS, Scored, scored
 from analysis.refereeing.score import Error, Score, score
 from analysis.refereeing.suspects import named
 from analysis.refereeing.validation import campaign_lines, title
+from harness.records import PHASES
 
 SHOWN_TERMS = ("weights", "kv_cache", "state", "rest", "total")
-PHASES = ("prefill", "decode")
 RANKING_HEADER = (
     "estimator", "claims", "compared with", "rank", "median, GB", "bias, GB", "worst, GB", "median, %", "worst at",
 )  # fmt: skip

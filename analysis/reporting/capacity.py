@@ -1,17 +1,17 @@
 """The capacity frontier: the longest context that fits a card, against the batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Polygon
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from analysis.campaign import REPOSITORY
+from analysis.campaign import GPUS
+from analysis.cards import Card, read_cards
 from analysis.derivation.derived_files import variant_of
 from analysis.predicting.capacity import Frontier, Largest
 from analysis.predicting.capacity import frontier as frontier_of
-from analysis.predicting.cards import read_cards
 from analysis.predicting.configs import with_chunk
 from analysis.predicting.library import Library
 from analysis.predicting.predictor import NothingKnown
@@ -26,9 +26,14 @@ LOWEST = 128  # tokens at the bottom of the axis
 CHUNK_TOKENS = 2048  # of the chunked prefill that stands beside the single shot
 
 
-def card_frontiers(part: Part) -> list[Frontier]:
-    """What fits every card of ``configs/gpus.toml``: a prefill, one in chunks, a decode; nothing of what is unknown."""
-    library = Library.of()
+def card_frontiers() -> Callable[[Part], list[Frontier]]:
+    """What fits every card of ``configs/gpus.toml``, of a configuration; what is stored is read once for all."""
+    library, cards = Library.of(), tuple(read_cards(GPUS).values())
+    return lambda part: _frontiers_of(part, library, cards)
+
+
+def _frontiers_of(part: Part, library: Library, cards: Sequence[Card]) -> list[Frontier]:
+    """A prefill, one in chunks and a decode on every card; nothing of what is unknown."""
     configuration = part.configuration
     variant = variant_of(configuration)
     asked: list[tuple[Phase, str]] = [("prefill", variant), ("decode", variant)]
@@ -36,7 +41,7 @@ def card_frontiers(part: Part) -> list[Frontier]:
         asked.insert(1, ("prefill", with_chunk(variant, CHUNK_TOKENS)))
     found = []
     for phase, name in asked:
-        for card in read_cards(REPOSITORY / "configs" / "gpus.toml").values():
+        for card in cards:
             with suppress(NothingKnown):
                 found.append(frontier_of(library.predictor(part.config, name, card), phase, contexts=()))
     return found

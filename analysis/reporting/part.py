@@ -13,9 +13,8 @@ from analysis.formula import transient_bytes
 from analysis.refereeing.breakdown import Breakdown, Estimator, EstimatorError, Request
 from analysis.refereeing.ours import cache_at_peak, calibrated
 from analysis.tables import FAKE_BANNER
-from harness.records import Configuration, Measured, OutOfMemory, Phase, Workload
+from harness.records import PHASES, Configuration, Measured, OutOfMemory, Phase, Workload
 
-PHASES: tuple[Phase, ...] = ("prefill", "decode")
 SEGMENTS = ("weights + buffers", "KV cache", "states", "inputs, logits", "transient")
 
 

@@ -25,7 +25,7 @@ def make_report(
             "a report of named files does not take the place of the one in results/: name a folder (RESULTS=…)"
         )
     folder = to or REPOSITORY / "results"
-    report = build(files or main_campaigns(), card_frontiers)
+    report = build(files or main_campaigns(), card_frontiers())
     for path in write(report, folder):
         typer.echo(f"wrote {path}")
     typer.echo("exit 0: reported")

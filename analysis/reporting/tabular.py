@@ -8,13 +8,13 @@ from analysis.predicting.capacity import Frontier
 from analysis.refereeing.breakdown import QUANTITIES
 from analysis.refereeing.markdown import gb, percent
 from analysis.refereeing.score import score
-from analysis.refereeing.scoreboard import BIAS_HEADER, PHASES, RANKING_HEADER, SHOWN_TERMS, Board, median_table
+from analysis.refereeing.scoreboard import BIAS_HEADER, RANKING_HEADER, SHOWN_TERMS, Board, median_table
 from analysis.reporting.capacity import holds_anything, most_room_first
 from analysis.reporting.part import SEGMENTS, Part, chosen, ledger
 from analysis.reporting.residuals import bytes_text, residual
 from analysis.tables import evidence, number, section_labels
 from analysis.verdict import Verdict
-from harness.records import Measured, Phase
+from harness.records import PHASES, Measured, Phase
 
 DRIFT_HEADER = (
     "term", "verdict", "where", "cause", "unit", "expected", "fitted", "evidence", "expected − fitted, bytes",

@@ -5,9 +5,10 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 LEAST_REPORTED = 0.9  # of the nominal memory: error correction and firmware take the rest (configs/gpus.toml)
-UNITS = {"GB": 10**9, "GiB": 2**30, "MB": 10**6, "MiB": 2**20, "B": 1}
+UNITS = {"GB": 10**9, "GiB": 2**30, "MB": 10**6, "MiB": 2**20}
 
 
 class CardError(ValueError):
@@ -26,8 +27,7 @@ class Card:
 
 def read_cards(path: Path) -> dict[str, Card]:
     """Every section of ``gpus.toml``, by label: nominal memory, of which a card reports up to a tenth less."""
-    sections = tomllib.loads(path.read_text(encoding="utf-8"))
-    return {label: _nominal(label, section["memory_gib"] * 2**30) for label, section in sections.items()}
+    return {label: _nominal(label, section["memory_gib"] * 2**30) for label, section in _sections(path).items()}
 
 
 def _nominal(label: str, nominal_bytes: int) -> Card:
@@ -57,14 +57,14 @@ def card_of(label: str, path: Path, memory: str = "") -> Card:
     return Card(label=label, least_bytes=size, most_bytes=size, source="as given")
 
 
-def _sections(path: Path) -> dict[str, dict[str, object]]:
+def _sections(path: Path) -> dict[str, dict[str, Any]]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def read_amount(text: str) -> int:
     """Bytes of an amount such as "79.1GiB", more than none; :class:`CardError` for anything else."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(GB|GiB|MB|MiB|B)", text.strip())
-    size = int(float(found[1]) * UNITS[found[2]]) if found else 0
+    size = int(float(found[1]) * UNITS.get(found[2], 1)) if found else 0
     if not size:
         raise CardError(f"{text!r} is not an amount of memory such as 79.1GiB or 24564MiB")
     return size
