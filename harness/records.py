@@ -6,6 +6,7 @@ One file holds one environment. Only the standard library is imported, so that a
 
 Schema history
     1  the first published layout
+    2  emulated cards; what was added since has a default, so that lines of schema 1 are still read
 """
 
 import dataclasses
@@ -18,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)
 
 Phase = Literal["prefill", "decode"]
 PHASES: tuple[Phase, ...] = typing.get_args(Phase)
@@ -26,6 +28,8 @@ CacheKind = Literal["dynamic", "static"]
 KernelPath = Literal["fla", "torch"]
 LogitsKept = Literal["last", "all"]
 ModelClass = Literal["Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM"]
+DeviceKind = Literal["cuda", "emulated", "fake", "cpu"]
+TOLD_ONLY = {"python", "platform"}
 
 
 class RecordError(ValueError):
@@ -33,11 +37,21 @@ class RecordError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """The images of a prompt: how many each sequence has, and the size of each in pixels, as the processor gets it."""
+
+    count: int
+    height_pixels: int
+    width_pixels: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
     """Everything about a workload but its shape. Points of different configurations never share a fit.
 
     model: name of ``configs/models/<model>.json``. kernels: the delta-rule path asked for. attention: the
-    transformers ``attn_implementation``. prefill_chunk_tokens: 0 for a single-shot prefill.
+    transformers ``attn_implementation``. prefill_chunk_tokens: 0 for a single-shot prefill. images: ``None`` for a
+    prompt of text; else their tokens are part of the prompt's.
     """
 
     model: str
@@ -48,6 +62,7 @@ class Configuration:
     cache: CacheKind
     logits: LogitsKept
     prefill_chunk_tokens: int
+    images: Images | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +98,16 @@ class AllocatorProbe:
 class Environment:
     """The machine and the software of one results file. ``None`` means that the thing is not there.
 
-    device: "cuda" (a card), "fake" (allocations replayed, no card) or "cpu" (real tensors, for tests).
-    gpu_label: the section of ``configs/gpus.toml``; "fake-<label>" where the fake device answered as that card.
+    device: "cuda" (a card: measured), "emulated" (the real PyTorch on a pretended card, no kernels), "fake"
+    (allocations replayed on tensors without memory) or "cpu" (real tensors, for tests).
+    gpu_label: the section of ``configs/gpus.toml``; "emulated-<label>" or "fake-<label>" where that card was only
+    pretended.
+    emulation: what decides an emulated card's bytes beside the wheel, as a hash of the stubs and of the card's values.
+    compiled: whether Triton's kernels were really compiled and tuned on an emulated card (nothing runs them).
     python and platform are told for the reader and are not part of the fingerprint.
     """
 
-    device: Literal["cuda", "fake", "cpu"]
+    device: DeviceKind
     gpu_label: str
     gpu_name: str | None
     gpu_uuid: str | None
@@ -109,17 +128,29 @@ class Environment:
     grid_sha256: str
     python: str
     platform: str
+    gpu_multiprocessors: int | None = None
+    cudnn: str | None = None
+    emulation: str | None = None
+    compiled: bool = False
+
+    @property
+    def card(self) -> str:
+        """The section of ``configs/gpus.toml`` that was measured, emulated or answered for."""
+        return self.gpu_label.removeprefix(f"{self.device}-")
 
     def fingerprint(self) -> str:
-        """First 12 hex digits of the SHA-256 of every field that decides comparability."""
-        told_only = {"python", "platform"}
-        values = {k: v for k, v in encode(self).items() if k not in told_only}
+        """First 12 hex digits of the SHA-256 of every field that decides comparability.
+
+        A field that schema 1 did not have counts only where it says something, so that old files keep their names.
+        """
+        added = {f.name: f.default for f in dataclasses.fields(self) if f.default is not dataclasses.MISSING}
+        values = {k: v for k, v in encode(self).items() if k not in TOLD_ONLY and not (k in added and v == added[k])}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
     def differences(self, other: "Environment") -> tuple[str, ...]:
         """Names of the fingerprint fields in which ``other`` differs."""
         mine, theirs = encode(self), encode(other)
-        return tuple(k for k in mine if k not in {"python", "platform"} and mine[k] != theirs[k])
+        return tuple(k for k in mine if k not in TOLD_ONLY and mine[k] != theirs[k])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,18 +210,34 @@ class PeakSite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """Bytes of the storages that outlive the phase, read off the live cache, inputs and outputs, one field a term."""
+    """Bytes of the storages that outlive the phase, read off the live cache, inputs and outputs, one field a term.
+
+    media_bytes: pixel values and grids of the images; token ids are inputs.
+    """
 
     kv_cache_bytes: int
     recurrent_state_bytes: int
     conv_state_bytes: int
     logits_bytes: int
     inputs_bytes: int
+    media_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         """Sum of all terms."""
         return sum(dataclasses.astuple(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuessedRead:
+    """Bytes that a program read from an emulated card and that no copy to it had put there: they came back as zeros.
+
+    source: the line of Python that asked. What the program did with them may not be what it does on a card.
+    """
+
+    source: str
+    bytes: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +249,8 @@ class Measured:
     held_bytes: requested bytes after the phase, outputs and cache alive, the baseline included.
     cold: the first call of these shapes in the process; ``None`` on a device with nothing to warm up.
     setup_s: making the inputs and, for a decode, the cache. cold_s, warm_s: the forward pass alone, in seconds.
+    tuned: whether Triton tuned a kernel in the cold run, which takes a buffer of its own; ``None`` if not looked at.
+    guessed: what an emulated card had to invent, in any of the runs.
     """
 
     weights_bytes: int
@@ -217,14 +266,17 @@ class Measured:
     cold_s: float | None
     warm_s: float
     neighbour_bytes: int | None
+    tuned: bool | None = None
+    guessed: tuple[GuessedRead, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutOfMemory:
     """A workload that did not fit: a result, not a fault. ``None`` where the allocator did not say.
 
-    during: "build", "cache", "cold" or "warm". asked_bytes: the request that failed. free_bytes: what the driver
-    had left. requested_bytes: what the program held when it asked.
+    during: "build", "cache", "cold" or "warm". asked_bytes: the segment that the driver did not give, which is the
+    request that failed in the allocator's rounding. free_bytes: what the driver had left. requested_bytes: what the
+    program held when it asked.
     """
 
     during: str
@@ -345,12 +397,12 @@ def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
         raise RecordError(f"{where}: expected an object, got {data!r}")
     hints = typing.get_type_hints(cls)
     given = {k: v for k, v in data.items() if k != "kind"}
-    names = [f.name for f in dataclasses.fields(cls)]
-    if missing := [n for n in names if n not in given]:
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    if missing := [n for n, f in fields.items() if n not in given and f.default is dataclasses.MISSING]:
         raise RecordError(f"{where}: missing field {', '.join(missing)}")
-    if unknown := [n for n in given if n not in names]:
+    if unknown := [n for n in given if n not in fields]:
         raise RecordError(f"{where}: unknown field {', '.join(unknown)}")
-    return cls(**{name: decode(hints[name], given[name], f"{where}.{name}") for name in names})
+    return cls(**{name: decode(hints[name], given[name], f"{where}.{name}") for name in fields if name in given})
 
 
 def to_line(record: Environment | Measurement | Standard) -> str:
@@ -380,8 +432,8 @@ def from_line(line: str, where: str) -> Environment | Measurement | Standard:
         raise RecordError(f"{where}: unknown kind {kind!r}")
     if kind == "environment":
         schema = data.pop("schema", None)
-        if schema != SCHEMA:
-            raise RecordError(f"{where}: schema {schema!r}, but this version reads schema {SCHEMA}")
+        if schema not in READABLE:
+            raise RecordError(f"{where}: schema {schema!r}, but this version reads schema {READABLE[0]} to {SCHEMA}")
     return decode(KINDS[kind], data, where)  # type: ignore[no-any-return]
 
 

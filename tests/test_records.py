@@ -126,7 +126,10 @@ def test_half_written_last_line_is_left_out(tmp_path: Path) -> None:
     [
         (["\n"], ":1: not JSON"),
         (["{}\n"], ":1: unknown kind None"),
-        ([to_line(ENVIRONMENT).replace('"schema":1', '"schema":99')], ":1: schema 99, but this version reads schema 1"),
+        (
+            [to_line(ENVIRONMENT).replace('"schema":2', '"schema":99')],
+            ":1: schema 99, but this version reads schema 1 to 2",
+        ),
         ([to_line(Measurement(workload=WORKLOAD, repeat=0, outcome=MEASURED))], "the first line is not an environment"),
         ([to_line(ENVIRONMENT), to_line(ENVIRONMENT)], ":2: a second environment"),
         ([to_line(ENVIRONMENT), '{"kind":"measurement","repeat":0}\n'], "missing field workload, outcome"),
