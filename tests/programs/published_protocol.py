@@ -1,0 +1,88 @@
+"""Qwen3.5-0.8B as a public benchmark ran it, in plain transformers: prefills without a cache, then generation with one.
+
+Protocol and figures: IshaanGubbala/HatchlingZero, scripts/hz0h_qwen35_decode_benchmark.py and
+results/local/hz0h_qwen35_decode_benchmark.json. Text class in bfloat16, built on the CPU and moved, all logits; after
+each part ``max_memory_allocated``. Prints one JSON object: for each context the two peaks, or what ran out.
+
+    python published_protocol.py config.json 128 2048 16384 65536
+"""
+
+import json
+import sys
+
+import torch
+from transformers import Qwen3_5Config, Qwen3_5ForCausalLM
+
+GENERATED = 64
+
+
+def model_on_card(config_file):
+    """The model with random weights, as ``from_pretrained(…).to("cuda")`` leaves it."""
+    config = Qwen3_5Config.from_json_file(config_file).text_config
+    torch.set_default_dtype(torch.bfloat16)
+    config.dtype = torch.bfloat16
+    model = Qwen3_5ForCausalLM._from_config(config)
+    torch.set_default_dtype(torch.float32)
+    return model.to("cuda").eval()
+
+
+def peak():
+    """The highest of what was allocated since the last call."""
+    torch.cuda.synchronize()
+    bytes_ = torch.cuda.max_memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    return bytes_
+
+
+def prefill(model, prompt):
+    """A warm-up and one more, without a cache."""
+    for _ in range(2):
+        model(input_ids=prompt, use_cache=False)
+
+
+def start(model, prompt):
+    """A prefill that leaves its cache and the next token."""
+    out = model(input_ids=prompt, use_cache=True)
+    return (out.cache if hasattr(out, "cache") else out.past_key_values), next_token(out)
+
+
+def next_token(out):
+    """The likeliest one."""
+    return out.logits[:, -1, :].argmax(dim=-1, keepdim=True)
+
+
+def go_on(model, cache, token, count):
+    """So many tokens more."""
+    for _ in range(count):
+        token = next_token(model(input_ids=token, past_key_values=cache, use_cache=True))
+
+
+def generate(model, prompt):
+    """Twice: a prefill and tokens after it; the first cache is still alive when the second prefill runs."""
+    cache, token = start(model, prompt)
+    go_on(model, cache, token, 4)
+    cache, token = start(model, prompt)
+    go_on(model, cache, token, GENERATED)
+
+
+@torch.no_grad()
+def main():
+    """All contexts in turn, in one process."""
+    config_file, *contexts = sys.argv[1:]
+    model = model_on_card(config_file)
+    told = {}
+    for context in map(int, contexts):
+        prompt = torch.randint(0, model.config.vocab_size, (1, context), device="cuda")
+        try:
+            peak()
+            prefill(model, prompt)
+            told[context] = [peak()]
+            generate(model, prompt)
+            told[context].append(peak())
+        except torch.cuda.OutOfMemoryError as error:
+            told[context] = str(error)
+            torch.cuda.empty_cache()
+    print(json.dumps(told))
+
+
+main()
