@@ -3,11 +3,14 @@
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.records import Failure, OutOfMemory, decode, encode
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 LAST_LINES = 5
+START_DEADLINE_S = 300
 
 
 class WorkerFailed(RuntimeError):
@@ -27,49 +31,132 @@ class WorkerFailed(RuntimeError):
         self.outcome = outcome
 
 
+class Nursery:
+    """A process, running ``module``, that forks workers for orders; see :mod:`harness.nursery`.
+
+    ``variables`` are added to its environment: an emulated card is made of them.
+    """
+
+    def __init__(self, module: str = "harness.worker", variables: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed by close)
+        python_path = os.pathsep.join(p for p in (variables.get("PYTHONPATH"), _python_path()) if p)
+        own = {"PYTHONPATH": python_path, "PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env=os.environ | variables | own,
+            start_new_session=True,
+        )
+
+    @property
+    def lives(self) -> bool:
+        """Whether it can fork another worker."""
+        return self.process.poll() is None
+
+    def close(self) -> None:
+        """Ends the process, and with it the worker that it may have."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.log):
+            if stream is not None:
+                _close(stream)
+
+
+class Nurseries:
+    """Starts workers from one nursery, and starts that anew should it have died."""
+
+    def __init__(self, module: str = "harness.worker", variables: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._module = module
+        self._variables = variables
+        self._nursery: Nursery | None = None
+
+    def start(self, order: "Order | dict[str, Any]") -> "Child":
+        """A worker for an order; the one before it must be closed."""
+        if self._nursery is None or not self._nursery.lives:
+            self.close()
+            self._nursery = Nursery(self._module, self._variables)
+        return Child(order, self._nursery)
+
+    def close(self) -> None:
+        """Ends the nursery."""
+        if self._nursery is not None:
+            self._nursery.close()
+        self._nursery = None
+
+
 class Child:
-    """A worker process, running ``module``.
+    """A worker process, forked by a nursery.
 
     After a :class:`WorkerFailed` it must be closed: its memory is in an unknown state.
     """
 
-    def __init__(self, order: "Order | dict[str, Any]", module: str = "harness.worker") -> None:
-        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed by close)
-        environment = os.environ | {"PYTHONPATH": _python_path(), "PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=environment,
-            start_new_session=True,
-        )
+    def __init__(self, order: "Order | dict[str, Any]", nursery: Nursery) -> None:
+        self._alone = False
+        self._nursery = nursery
+        self._process, self._log = self._nursery.process, self._nursery.log
+        self._log.seek(0)
+        self._log.truncate()
         self._unread = b""
+        self._ended = False
         self._send(encode(order))
+        self.pid = self._started()
 
-    @property
-    def pid(self) -> int:
-        """The process number."""
-        return self._process.pid
+    @classmethod
+    def alone(
+        cls,
+        order: "Order | dict[str, Any]",
+        module: str = "harness.worker",
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> "Child":
+        """A worker whose nursery is nobody else's and ends with it."""
+        child = cls(order, Nursery(module, variables))
+        child._alone = True
+        return child
+
+    def _started(self) -> int:
+        """The worker's number; 0 if there is none, which the next command notices."""
+        try:
+            return int(json.loads(self._line(START_DEADLINE_S)).get("started", 0))
+        except WorkerFailed:
+            return 0
 
     def ask(self, command: dict[str, Any], deadline_s: float) -> Any:
         """The answer to one command; :class:`WorkerFailed` if there is none by the deadline, or ever."""
         self._send(command)
-        line = self._line(deadline_s)
-        reply = json.loads(line)
+        reply = self._reply(deadline_s)
+        if "ended" in reply:
+            self._ended = True
+            raise WorkerFailed(Failure(reason="crash", message=self._last_words(reply["ended"])))
         if "out_of_memory" in reply:
             raise WorkerFailed(decode(OutOfMemory, reply["out_of_memory"]))
         if "error" in reply:
             raise WorkerFailed(Failure(reason="error", message=reply["error"]))
         return reply["answer"]
 
+    def _reply(self, deadline_s: float) -> Any:
+        """The next line that is whole: a worker that died may have left half of one."""
+        end = monotonic() + deadline_s
+        while True:
+            line = self._line(end - monotonic())
+            try:
+                return json.loads(line)
+            except json.JSONDecodeError:
+                continue
+
     def close(self) -> None:
-        """Ends the process, whatever it is doing."""
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._log):
-            if stream is not None:
-                _close(stream)
+        """Ends the process, whatever it is doing; a shared nursery is then ready for the next order."""
+        if self._alone:
+            self._nursery.close()
+            return
+        if self.pid and not self._ended:
+            _kill(self.pid)
+        while self.pid and not self._ended:
+            try:
+                self._ended = b'"ended"' in self._line(START_DEADLINE_S)
+            except WorkerFailed:  # the nursery is gone, too
+                self._ended = True
 
     def _send(self, value: Any) -> None:
         assert self._process.stdin is not None
@@ -88,21 +175,29 @@ class Child:
             selector.register(descriptor, selectors.EVENT_READ)
             while b"\n" not in self._unread:
                 if not selector.select(max(0.0, end - monotonic())):
-                    raise WorkerFailed(Failure(reason="hang", message=f"no answer within {deadline_s:.0f} s"))
+                    raise WorkerFailed(Failure(reason="hang", message=f"no answer within {max(deadline_s, 0):.0f} s"))
                 chunk = os.read(descriptor, 1 << 20)
                 if not chunk:
-                    raise WorkerFailed(Failure(reason="crash", message=self._last_words()))
+                    raise WorkerFailed(Failure(reason="crash", message=self._last_words(self._process.wait())))
                 self._unread += chunk
+                self._unread = self._unread.lstrip(b"\n")
         line, _, self._unread = self._unread.partition(b"\n")
+        self._unread = self._unread.lstrip(b"\n")
         return line
 
-    def _last_words(self) -> str:
-        code = self._process.wait()
+    def _last_words(self, code: int) -> str:
         how = f"killed by signal {-code}" if code < 0 else f"exited with {code}"
         self._log.seek(0)
         lines = [line.strip() for line in self._log.read().splitlines() if line.strip() and "leaked" not in line]
         said = " | ".join(lines[-LAST_LINES:])
         return f"the worker {how}" + (f": {said}" if said else "")
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it has ended by itself; the nursery says so
 
 
 def _close(stream: Any) -> None:

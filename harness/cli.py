@@ -12,29 +12,35 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from harness.child import Child, WorkerFailed
+from harness.child import Child, Nurseries, WorkerFailed
+from harness.emulation.profile import Emulation, emulation_of, profile_of
+from harness.emulation.wheel import NoEmulation
 from harness.gpus import Gpu, identified, labelled, read_gpus
 from harness.grid import Grid, named_file, read_grid
 from harness.inputs import InputError, WrongEnvironment
+from harness.machine import allocator_settings, card_there, first_card, software_installed
 from harness.models import checkpoint_of, model_file, sha256_of
-from harness.records import Environment, ModelClass, RecordError, Workload, encode, read
+from harness.records import DeviceKind, Environment, ModelClass, RecordError, Workload, encode, read
 from harness.replay import Replays, serve
-from harness.results import open_results, results_path
+from harness.results import ResultsWriter, open_results, results_path
 from harness.runner import (
     BUILD_DEADLINE_S,
     Campaign,
     Plan,
+    Start,
     Summary,
+    complete,
     describe,
     environment_of,
     final_standard,
+    has_allocator,
     survey,
 )
 from harness.summary import measurements_tables
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 RESULTS = Path(__file__).resolve().parents[1] / "results"
-DEFAULT_MODEL, DEFAULT_GRID, DEFAULT_FAKE = "qwen3.5-27b", "default", "h200"
+DEFAULT_MODEL, DEFAULT_GRID, DEFAULT_CARD = "qwen3.5-27b", "default", "h200"
 EXIT_FAULT, EXIT_BAD_INPUT, EXIT_ENVIRONMENT = 1, 2, 3
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -42,6 +48,7 @@ console = Console()
 
 GpuOption = Annotated[str, typer.Option(help="Label of the card that must be there, such as a100 or rtx-4090.")]
 FakeOption = Annotated[str, typer.Option(help="Use the fake device even if there is a card, answering as this one.")]
+EmulateOption = Annotated[str, typer.Option(help="Emulate this card, whether or not there is one in the machine.")]
 ModelOption = Annotated[str, typer.Option(help="Name in configs/models, or path of a config.json.")]
 GridOption = Annotated[str, typer.Option(help="Name in configs/grids, or path of a grid file.")]
 WeightsOption = Annotated[str, typer.Option(help="Checkpoint directory to load instead of random weights.")]
@@ -71,57 +78,153 @@ def main() -> None:
 @app.command()
 def measure(
     gpu: GpuOption = "",
+    emulate: EmulateOption = "",
     fake: FakeOption = "",
     model: ModelOption = DEFAULT_MODEL,
     grid: GridOption = DEFAULT_GRID,
     weights: WeightsOption = "",
     budget: Annotated[str, typer.Option(help="Seconds after which no workload is started; 0: no limit.")] = "0",
     results: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+    compile_kernels: Annotated[
+        bool, typer.Option("--compile", help="On an emulated card: compile and tune Triton's kernels for real.")
+    ] = False,
     path_to: Annotated[
         str, typer.Option(help="File to write two lines to, for the next command: the results file and the config.")
     ] = "",
 ) -> None:
     """Run a campaign, or the rest of one, and append every measurement to its results file."""
     with exits():
-        plan, gpus = _plan(gpu, fake, model, grid, weights, budget)
-        found, standard = survey(plan)
-        environment = _environment(plan, gpus, gpu, found)
-        _say_where(environment)
-        path = results_path(results, plan.grid.name, plan.config_file.stem, environment)
-        with open_results(path, environment) as writer:
-            if standard is not None:
-                writer.append(standard)
-            summary = _run(plan, writer)
-            if standard is not None and summary.measured_now:
-                writer.append(final_standard(plan))
+        gpus = read_gpus(CONFIGS / "gpus.toml")
+        plan = _plan(gpus, Asked(gpu=gpu, emulate=emulate, fake=fake, compiled=compile_kernels), model, grid)
+        plan = dataclasses.replace(plan, weights=_weights(weights, plan), budget_s=_seconds(budget))
+        path, summary = _on_file(plan, results) or _measured(plan, gpus, gpu, results)
         console.print(measurements_tables(read(path)))
         if path_to:
             Path(path_to).write_text(f"{path}\n{plan.config_file}\n", encoding="utf-8")
         _conclude(summary, plan.grid, path)
 
 
-def _plan(gpu: str, fake: str, model: str, grid: str, weights: str, budget: str) -> tuple[Plan, tuple[Gpu, ...]]:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a campaign is to run on; at most one of the three labels is given."""
+
+    gpu: str = ""
+    emulate: str = ""
+    fake: str = ""
+    compiled: bool = False
+
+
+def _plan(gpus: tuple[Gpu, ...], asked: Asked, model: str, grid: str) -> Plan:
     """Everything that was asked for, checked before any process is started."""
-    gpus = read_gpus(CONFIGS / "gpus.toml")
-    if gpu and fake:
-        raise InputError(f"GPU={gpu} asks for a card and FAKE={fake} for none; give one of them")
-    if gpu:
-        labelled(gpus, gpu)
-    answer_as = labelled(gpus, fake or DEFAULT_FAKE)
-    if len(answer_as) > 1:
-        raise InputError(f"FAKE={fake} can be {' or '.join(g.label for g in answer_as)}; say which")
+    given = {name: label for name, label in (("GPU", asked.gpu), ("EMULATE", asked.emulate), ("FAKE", asked.fake)) if label}
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(f'{k}={v}' for k, v in given.items())} contradict each other; give one of them")
+    card = _one_card(gpus, "EMULATE" if asked.emulate else "FAKE", asked.emulate or asked.fake or DEFAULT_CARD)
+    if asked.gpu:
+        labelled(gpus, asked.gpu)
     config_file = model_file(CONFIGS / "models", model)
-    plan = Plan(
-        grid=read_grid(named_file(CONFIGS / "grids", grid, ".toml", "grid"), config_file.stem),
+    grid_read = read_grid(named_file(CONFIGS / "grids", grid, ".toml", "grid"), config_file.stem)
+    device, emulation = _device(asked, card)
+    if asked.compiled and device != "emulated":
+        raise InputError("COMPILE=1 is for an emulated card; on a card kernels are always compiled, on a replay never")
+    return Plan(
+        grid=grid_read,
         config_file=config_file,
-        device="fake" if fake else "auto",
-        answer_as=answer_as[0],
-        weights=Path(weights) if weights else None,
-        budget_s=_seconds(budget),
+        device=device,
+        answer_as=card,
+        weights=None,
+        budget_s=0,
+        emulation=emulation,
+        compiled=asked.compiled,
     )
-    if plan.weights is not None:
-        checkpoint_of(plan.weights, config_file)
-    return plan, gpus
+
+
+def _one_card(gpus: tuple[Gpu, ...], variable: str, label: str) -> Gpu:
+    cards = labelled(gpus, label)
+    if len(cards) > 1:
+        raise InputError(f"{variable}={label} can be {' or '.join(g.label for g in cards)}; say which")
+    return cards[0]
+
+
+def _device(asked: Asked, card: Gpu) -> tuple[DeviceKind, Emulation | None]:
+    """What to run on: as asked; else the card that is there, else an emulated one, else the fake device."""
+    if asked.fake:
+        return "fake", None
+    if asked.gpu or (card_there() and not asked.emulate):
+        if not card_there():
+            raise WrongEnvironment(
+                f"GPU={asked.gpu} asks for a card, and the driver shows none; without GPU `make measure` emulates one"
+            )
+        return "cuda", None
+    try:
+        return "emulated", emulation_of((profile_of(card),), asked.compiled)
+    except NoEmulation as missing:
+        if asked.emulate:
+            raise WrongEnvironment(f"EMULATE={asked.emulate}: {missing}") from missing
+        console.print(f"No card is emulated: {missing}.", style="yellow", soft_wrap=True)
+        return "fake", None
+
+
+def _weights(given: str, plan: Plan) -> Path | None:
+    """The checkpoint to read, if one was given and there is a device that holds values."""
+    if not given:
+        return None
+    if plan.device == "fake":
+        raise WrongEnvironment("WEIGHTS are read on a card only; the fake device replays shapes and holds no values")
+    checkpoint_of(Path(given), plan.config_file)
+    return Path(given)
+
+
+def _on_file(plan: Plan, results: Path) -> tuple[Path, Summary] | None:
+    """The results file of this very campaign if nothing is missing in it; found without importing torch."""
+    fields = _own_fields(plan) | software_installed() | {"device": plan.device}
+    fields["allocator_settings"] = allocator_settings() if has_allocator(plan) else ""
+    if plan.device == "cuda":
+        card = first_card()
+        if "gpu_uuid" not in card:
+            return None
+        fields |= card
+    else:
+        fields["gpu_label"] = f"{plan.device}-{plan.answer_as.label}"
+    for path in sorted(results.glob(f"*/{plan.grid.name}/{plan.config_file.stem}.{plan.device}.*.jsonl")):
+        environment = read(path).environment
+        if any(getattr(environment, name) != value for name, value in fields.items()):
+            continue
+        with open_results(path, environment) as writer:
+            if summary := complete(plan, writer):
+                _say_where(environment)
+                return path, summary
+    return None
+
+
+def _own_fields(plan: Plan) -> dict[str, Any]:
+    """The environment's fields that the parent knows."""
+    return {
+        "weights": "random" if plan.weights is None else checkpoint_of(plan.weights, plan.config_file),
+        "config_sha256": sha256_of(plan.config_file),
+        "grid_sha256": sha256_of(plan.grid.path),
+        "emulation": None if plan.emulation is None else plan.emulation.digest,
+        "compiled": plan.compiled,
+    }
+
+
+def _measured(plan: Plan, gpus: tuple[Gpu, ...], asked: str, results: Path) -> tuple[Path, Summary]:
+    """Measures what is not on file."""
+    nurseries = Nurseries(variables=plan.variables)
+    try:
+        found, standard = survey(plan, nurseries.start)
+        environment = _environment(plan, gpus, asked, found)
+        _say_where(environment)
+        path = results_path(results, plan.grid.name, plan.config_file.stem, environment)
+        with open_results(path, environment) as writer:
+            if standard is not None:
+                writer.append(standard)
+            summary = _run(plan, writer, nurseries.start)
+            if standard is not None and summary.measured_now:
+                writer.append(final_standard(plan, nurseries.start))
+    finally:
+        nurseries.close()
+    return path, summary
 
 
 def _seconds(budget: str) -> float:
@@ -137,26 +240,11 @@ def _seconds(budget: str) -> float:
 
 def _environment(plan: Plan, gpus: tuple[Gpu, ...], asked: str, found: dict[str, Any]) -> Environment:
     """The environment that was found, if it is the one that was asked for."""
-    if found["device"] == "cuda":
-        card = identified(gpus, asked or None, found["gpu_name"], found["gpu_total_bytes"], found["mig"])
-        label = card.label
-    elif asked:
-        raise WrongEnvironment(
-            f"GPU={asked} asks for a card, but torch {found['torch']} finds no CUDA device; "
-            "`make measure` without GPU runs on the fake device"
-        )
-    elif plan.weights is not None:
-        raise WrongEnvironment("WEIGHTS are read on a card only; the fake device replays shapes and holds no values")
+    if plan.device == "cuda":
+        label = identified(gpus, asked or None, found["gpu_name"], found["gpu_total_bytes"], found["mig"]).label
     else:
-        label = f"fake-{plan.answer_as.label}"
-    weights = "random" if plan.weights is None else checkpoint_of(plan.weights, plan.config_file)
-    return environment_of(
-        found,
-        gpu_label=label,
-        weights=weights,
-        config_sha256=sha256_of(plan.config_file),
-        grid_sha256=sha256_of(plan.grid.path),
-    )
+        label = f"{plan.device}-{plan.answer_as.label}"
+    return environment_of(found, gpu_label=label, **_own_fields(plan))
 
 
 def _say_where(environment: Environment) -> None:
@@ -170,11 +258,18 @@ def _say_where(environment: Environment) -> None:
             style="bold yellow",
             soft_wrap=True,
         )
+    elif e.device == "emulated":
+        console.print(
+            f"EMULATED CARD: the real PyTorch and its allocator on a pretended {e.gpu_name} of {e.gpu_total_bytes:,} "
+            f"bytes; no kernel runs, and nothing here was measured on a card.  ({software})",
+            style="bold cyan",
+            soft_wrap=True,
+        )
     else:
         console.print(f"{e.gpu_name}, {e.gpu_total_bytes:,} bytes, driver {e.driver}  ({software})", soft_wrap=True)
 
 
-def _run(plan: Plan, writer: Any) -> Summary:
+def _run(plan: Plan, writer: ResultsWriter, start: Start) -> Summary:
     """The campaign under a progress bar; without a terminal, a line every tenth of it."""
     columns = (
         TextColumn("{task.description:<48}"),
@@ -195,7 +290,7 @@ def _run(plan: Plan, writer: Any) -> Summary:
                 console.print(f"{total - left if not again else total}/{total}  {name}", soft_wrap=True)
 
         try:
-            return Campaign(plan, writer, report).run()
+            return Campaign(plan, writer, report, start).run()
         except KeyboardInterrupt:
             console.print("Every finished workload is on file; the same command goes on from there.")
             raise
@@ -215,7 +310,9 @@ def _conclude(summary: Summary, grid: Grid, path: Path) -> None:
             f"{summary.elapsed_s:.0f} s, {summary.build_s:.0f} s of it starting and building; the rest is "
             f"{share:.2f} × the {summary.forward_s:.0f} s of forward passes."
         )
-    if summary.beyond_memory:
+    if summary.unbuilt:
+        console.print(f"The model does not fit this card: it was out of memory while it was built. {summary.beyond_memory} not run.")
+    elif summary.beyond_memory:
         console.print(f"{summary.beyond_memory} not run: a smaller workload of their kind was out of memory.")
     if summary.stopped_by_budget:
         console.print("Stopped by the budget; the same command goes on from here.")
@@ -230,13 +327,16 @@ def log(
     phase: Annotated[str, typer.Option(help="prefill or decode")],
     context: Annotated[int, typer.Option(help="Tokens of the prompt, or already cached.")],
     batch: Annotated[int, typer.Option(help="Sequences.")] = 1,
-    fake: FakeOption = DEFAULT_FAKE,
+    fake: FakeOption = "",
+    emulate: EmulateOption = "",
+    gpu: GpuOption = "",
     model: ModelOption = DEFAULT_MODEL,
     out: Annotated[str, typer.Option(help="File to write; standard output if not given.")] = "",
 ) -> None:
-    """Write the event log of one workload on the fake device, as JSON (harness/events.py says what is in it)."""
+    """Write the event log of one workload as JSON: every allocation (harness/events.py says what is in it)."""
     with exits():
-        plan, _ = _plan("", fake, model, DEFAULT_GRID, "", "0")
+        asked = Asked(gpu=gpu, emulate=emulate, fake=fake or ("" if gpu or emulate else DEFAULT_CARD))
+        plan = _plan(read_gpus(CONFIGS / "gpus.toml"), asked, model, DEFAULT_GRID)
         workload = next((w for w in plan.grid.workloads if w.phase == phase), None)
         if workload is None or not context >= 1 or not batch >= 1:
             raise InputError("--phase is prefill or decode; --context and --batch are 1 or more")
@@ -250,7 +350,7 @@ def log(
 @app.command()
 def logs(
     model: ModelOption = DEFAULT_MODEL,
-    fake: FakeOption = DEFAULT_FAKE,
+    fake: FakeOption = DEFAULT_CARD,
     model_class: Annotated[str, typer.Option(help="The class that is built first.")] = "",
 ) -> None:
     """Replay workloads for another program: requests on standard input, answers on standard output.
@@ -258,7 +358,7 @@ def logs(
     harness/replay.py says what the lines are.
     """
     with exits():
-        plan, _ = _plan("", fake, model, DEFAULT_GRID, "", "0")
+        plan = _plan(read_gpus(CONFIGS / "gpus.toml"), Asked(fake=fake), model, DEFAULT_GRID)
         configuration = plan.grid.workloads[0].configuration
         if model_class:
             if model_class not in get_args(ModelClass):
@@ -269,7 +369,7 @@ def logs(
 
 def _event_log(plan: Plan, like: Workload, context: int, batch: int) -> Any:
     workload = Workload(configuration=like.configuration, phase=like.phase, context_tokens=context, batch=batch)
-    child = Child(plan.order(workload.configuration))
+    child = Child.alone(plan.order(workload.configuration), variables=plan.variables)
     try:
         child.ask({"do": "build"}, BUILD_DEADLINE_S)
         return child.ask({"do": "log", "workload": encode(workload)}, plan.grid.deadline_s)

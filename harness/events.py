@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from harness.records import LiveTensor
+from harness.records import LiveTensor, PeakSite
+
+LARGEST = 8
+STANDING = ("resident", "workspace")  # not the workload's: parameters and buffers; what libraries took before it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,20 @@ def largest(allocations: tuple[Allocation, ...], count: int) -> tuple[LiveTensor
     return tuple(
         LiveTensor(bytes=a.bytes, shape=a.shape, dtype=a.dtype, op=a.op, module=a.module, source=a.source)
         for a in ordered
+    )
+
+
+def peak_site(log: EventLog) -> tuple[int, PeakSite]:
+    """Bytes of the highest point between the marks "start" and "end", and what was running when it was reached."""
+    event, peak_bytes = peak_event(log, log.marks["start"], log.marks["end"])
+    living = alive(log, event)
+    newest = max(living, key=lambda a: a.born)
+    return peak_bytes, PeakSite(
+        stage=stage_of(newest.module),
+        op=newest.op,
+        module=newest.module,
+        source=newest.source,
+        largest=largest(tuple(a for a in living if a.op not in STANDING), LARGEST),
     )
 
 

@@ -3,9 +3,11 @@
 import dataclasses
 from dataclasses import dataclass
 from time import perf_counter
+from typing import cast
 
-from harness.events import EventLog
-from harness.records import Held, Kernels, Measured, Peak, PeakSite, Workload
+from harness.devices import LoggedRecording
+from harness.events import EventLog, peak_site
+from harness.records import Held, Kernels, Measured, Peak, Workload
 from harness.runtimes import transformers as runtime
 
 PROBE_TOKENS = 128
@@ -24,23 +26,29 @@ class _Run:
     held_bytes: int
     held: Held
     peak: Peak
-    site: PeakSite
+    log: EventLog | None
     setup_s: float
     forward_s: float
 
 
 def measure(loaded: runtime.Loaded, workload: Workload, progress: Progress, kernels: Kernels | None = None) -> Measured:
-    """All numbers of one workload. Cold and warm are two runs, each with its own inputs and cache.
+    """All numbers of one workload.
+
+    Where a device only counts, cold and warm are two runs, each with its own inputs and cache, and what happened at
+    the peak comes from a third, which is traced. Elsewhere one traced run tells everything.
 
     ``kernels``: what is known to run for this configuration and phase; observed if not given, and then after the
     measurement, since observing runs the kernels and would leave nothing to be cold.
     """
     device = loaded.device
-    cold = None
-    if device.first_call_differs:
-        cold = _run(loaded, workload, progress, "cold", watch_stages=True)
-    warm = _run(loaded, workload, progress, "warm", watch_stages=cold is None)
+    device.guessed(), device.tuned()  # what went before is not this workload's
+    cold = _run(loaded, workload, progress, "cold", traced=False) if device.counts_only else None
+    tuned = device.tuned()
+    warm = _run(loaded, workload, progress, "warm", traced=cold is None)
     neighbour_bytes = device.neighbour_bytes()
+    log = warm.log or _run(loaded, workload, progress, "warm", traced=True).log
+    guessed = device.guessed()
+    assert log is not None
     return Measured(
         weights_bytes=loaded.weights_bytes,
         buffers_bytes=loaded.buffers_bytes,
@@ -49,39 +57,44 @@ def measure(loaded: runtime.Loaded, workload: Workload, progress: Progress, kern
         held=warm.held,
         cold=None if cold is None else cold.peak,
         warm=warm.peak,
-        site=warm.site if cold is None else cold.site,
+        site=peak_site(log)[1],
         kernels=kernels or observed_kernels(loaded, workload),
         setup_s=round(warm.setup_s, 4),
         cold_s=None if cold is None else round(cold.forward_s, 4),
         warm_s=round(warm.forward_s, 4),
         neighbour_bytes=neighbour_bytes,
+        tuned=tuned,
+        guessed=guessed,
     )
 
 
-def _run(loaded: runtime.Loaded, workload: Workload, progress: Progress, step: str, watch_stages: bool) -> _Run:
+def _run(
+    loaded: runtime.Loaded, workload: Workload, progress: Progress, step: str, traced: bool, filled: bool = True
+) -> _Run:
     device = loaded.device
     device.release()
     began = perf_counter()
-    with device.recording(loaded.model, watch_stages) as recording:
+    with device.tracing(loaded.model) if traced else device.recording() as recording:
         baseline_bytes = recording.requested_bytes()
         progress.step = "cache"
-        live = runtime.prepare(loaded, workload)
+        live = runtime.prepare(loaded, workload, filled)
         device.release()
         recording.start()
         progress.step = step
         ready = perf_counter()
-        runtime.forward(loaded, workload, live)
+        runtime.forward(loaded, workload, live, recording.call)
         device.synchronize()
         done = perf_counter()
-        peak, site = recording.finish()
+        peak = recording.finish()
         held_bytes, held = recording.requested_bytes(), runtime.held(live)
+        log = cast(LoggedRecording, recording).log() if traced else None
         del live
     return _Run(
         baseline_bytes=baseline_bytes,
         held_bytes=held_bytes,
         held=held,
         peak=peak,
-        site=site,
+        log=log,
         setup_s=ready - began,
         forward_s=done - ready,
     )
@@ -98,15 +111,7 @@ def observed_kernels(loaded: runtime.Loaded, workload: Workload) -> Kernels:
 
 
 def event_log(loaded: runtime.Loaded, workload: Workload, filled: bool = True) -> EventLog:
-    """The event log of one workload, on a device that records one; ``filled`` as for ``runtime.prepare``."""
-    device = loaded.device
-    device.release()
-    with device.recording(loaded.model, watch_stages=True) as recording:
-        live = runtime.prepare(loaded, workload, filled)
-        device.release()
-        recording.start()
-        runtime.forward(loaded, workload, live, recording.call)
-        recording.finish()
-        log = recording.log()
-        del live
+    """The event log of one workload; ``filled`` as for ``runtime.prepare``."""
+    log = _run(loaded, workload, Progress(), "warm", traced=True, filled=filled).log
+    assert log is not None
     return log

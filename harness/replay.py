@@ -27,7 +27,7 @@ STATIC_CHUNKS = (
 class Replays:
     """Event logs of the workloads of one plan. A worker serves as long as the build that it holds is wanted."""
 
-    def __init__(self, plan: Plan, start: Callable[[dict[str, Any]], Child] = Child) -> None:
+    def __init__(self, plan: Plan, start: Callable[[dict[str, Any]], Child] = Child.alone) -> None:
         self._plan = plan
         self._start = start
         self._child: Child | None = None
@@ -40,7 +40,7 @@ class Replays:
             found = self._worker(configuration).ask({"do": "describe"}, START_DEADLINE_S)
             self._environment = environment_of(
                 found,
-                gpu_label=f"{found['device']}-{self._plan.answer_as.label}",
+                gpu_label=f"{self._plan.device}-{self._plan.answer_as.label}",
                 weights="random",
                 config_sha256=sha256_of(self._plan.config_file),
                 grid_sha256=NO_GRID,

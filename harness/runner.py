@@ -4,7 +4,7 @@ One worker builds a model and measures many workloads. A fresh one follows every
 and crash. At the end a few workloads are measured again in fresh processes; their bytes must be the same.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,13 @@ from time import monotonic
 from typing import Any
 
 from harness.child import Child, WorkerFailed
+from harness.emulation.profile import Emulation
 from harness.gpus import Gpu
 from harness.grid import Grid, build_of
 from harness.inputs import WrongEnvironment
 from harness.records import (
     Configuration,
+    DeviceKind,
     Environment,
     Failure,
     Measured,
@@ -37,14 +39,24 @@ CRASHES_RETRIED = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A campaign to run. device: "auto", "cuda", "fake" or "cpu". budget_s: nothing starts after it; 0 is no limit."""
+    """A campaign to run. answer_as: the card that is emulated or answered for. budget_s: nothing starts after it.
+
+    emulation: how a process gets that card; ``None`` on every other device. compiled: with Triton's kernels compiled.
+    """
 
     grid: Grid
     config_file: Path
-    device: str
+    device: DeviceKind
     answer_as: Gpu
     weights: Path | None
     budget_s: float
+    emulation: Emulation | None = None
+    compiled: bool = False
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """What a worker's environment has beside the parent's."""
+        return {} if self.emulation is None else self.emulation.variables
 
     def order(self, configuration: Configuration) -> dict[str, Any]:
         """What a worker of this campaign is told first; the fields are those of ``harness.worker.Order``."""
@@ -61,6 +73,8 @@ class Plan:
 class Summary:
     """How a campaign's run ended. beyond_memory: points not run, since a smaller one was out of memory.
 
+    unbuilt: whether the model itself was out of memory.
+
     unequal: for each repeat that was not identical, what differed. elapsed_s: the run's time; forward_s: that of the
     forward passes in it; build_s: that of starting workers and building models.
     """
@@ -69,11 +83,15 @@ class Summary:
     settled: int
     failed: tuple[Workload, ...]
     beyond_memory: int
+    unbuilt: bool
     unequal: tuple[str, ...]
     stopped_by_budget: bool
     elapsed_s: float
     forward_s: float
     build_s: float
+
+
+Start = Callable[[dict[str, Any]], Child]
 
 
 class Campaign:
@@ -88,7 +106,7 @@ class Campaign:
         plan: Plan,
         writer: ResultsWriter,
         report: Callable[[int, str], None],
-        start: Callable[[dict[str, Any]], Child] = Child,
+        start: Start,
     ) -> None:
         self._plan = plan
         self._start = start
@@ -116,6 +134,7 @@ class Campaign:
             settled=len(self._done),
             failed=tuple(self._failed),
             beyond_memory=sum(self._beyond_memory(w) for w in pending),
+            unbuilt=any(isinstance(o, OutOfMemory) and o.during == "build" for o in self._done.values()),
             unequal=tuple(unequal),
             stopped_by_budget=self._stopped,
             elapsed_s=monotonic() - self._began,
@@ -231,45 +250,65 @@ def unequal_bytes(first: Measured, again: object) -> str:
         "held": (first.held_bytes, again.held_bytes),
         "weights": (first.weights_bytes, again.weights_bytes),
     }
-    if first.cold is not None and again.cold is not None:
+    # Tuning takes a buffer, and what was tuned once may be on the disk: such a cold peak need not come again.
+    if first.cold is not None and again.cold is not None and first.tuned == again.tuned:
         pairs["cold peak"] = (first.cold.requested_bytes, again.cold.requested_bytes)
     return ", ".join(f"{name} {a:,} then {b:,} bytes" for name, (a, b) in pairs.items() if a != b)
 
 
-@contextmanager
-def _fresh(plan: Plan) -> Iterator[Child]:
-    child = Child(plan.order(plan.grid.workloads[0].configuration))
-    try:
-        yield child
-    finally:
-        child.close()
-
-
-def survey(plan: Plan) -> tuple[dict[str, Any], Standard | None]:
+def survey(plan: Plan, start: Start) -> tuple[dict[str, Any], Standard | None]:
     """What a fresh worker finds: the environment's fields, and the check standard if it found a card.
 
     :class:`WrongEnvironment` if no worker can be started, with what it said.
     """
-    with _fresh(plan) as child:
+    with _fresh(plan, start) as child:
         try:
             found = child.ask({"do": "describe"}, START_DEADLINE_S)
-            answer = (
-                child.ask({"do": "standard", "when": "start"}, START_DEADLINE_S) if found["device"] == "cuda" else None
-            )
+            answer = child.ask({"do": "standard", "when": "start"}, START_DEADLINE_S) if has_allocator(plan) else None
         except WorkerFailed as failed:
             raise WrongEnvironment(f"the measuring process does not start: {failed}") from failed
     return found, None if answer is None else decode(Standard, answer)
 
 
-def final_standard(plan: Plan) -> Standard:
+def has_allocator(plan: Plan) -> bool:
+    """Whether the campaign runs on a card, real or emulated."""
+    return plan.device in ("cuda", "emulated")
+
+
+def final_standard(plan: Plan, start: Start) -> Standard:
     """The check standard again, after the campaign, in a process of its own."""
-    with _fresh(plan) as child:
+    with _fresh(plan, start) as child:
         try:
             return decode(Standard, child.ask({"do": "standard", "when": "end"}, START_DEADLINE_S))  # type: ignore[no-any-return]
         except WorkerFailed as failed:
             raise WrongEnvironment(f"the check standard can't be measured any more: {failed}") from failed
 
 
-def environment_of(found: dict[str, Any], **fields: str) -> Environment:
+@contextmanager
+def _fresh(plan: Plan, start: Start) -> Iterator[Child]:
+    child = start(plan.order(plan.grid.workloads[0].configuration))
+    try:
+        yield child
+    finally:
+        child.close()
+
+
+class NotOnFile(Exception):
+    """A campaign is not complete: it would start a worker."""
+
+
+def complete(plan: Plan, writer: ResultsWriter) -> Summary | None:
+    """How the campaign ends if everything it would measure is on file; ``None`` if something is not."""
+
+    def refused(order: dict[str, Any]) -> Child:
+        raise NotOnFile
+
+    try:
+        return Campaign(plan, writer, lambda left, name: None, refused).run()
+    except NotOnFile:
+        return None
+
+
+def environment_of(found: dict[str, Any], **fields: Any) -> Environment:
     """The environment of a campaign: what a worker found, and the fields that the parent knows."""
     return decode(Environment, found | fields)  # type: ignore[no-any-return]

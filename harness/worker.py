@@ -6,11 +6,9 @@ ends the process, since an exception keeps the tensors of its frames alive. What
 error.
 """
 
-import ctypes
 import gc
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from harness.devices.choose import OutOfMemoryError, device_of
 from harness.events import EventLog, pack
 from harness.gpus import Gpu
 from harness.measure import Progress, event_log, measure, observed_kernels
+from harness.nursery import nurse
 from harness.records import (
     Configuration,
     Kernels,
@@ -32,9 +31,6 @@ from harness.records import (
     encode,
 )
 from harness.runtimes import transformers as runtime
-
-PR_SET_PDEATHSIG = 1
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
@@ -143,18 +139,16 @@ def _serve(worker: Worker, source: TextIO, sink: TextIO) -> None:
 
 
 def main() -> None:
-    """Serves until standard input ends. The order is the first line of standard input."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    sink = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    order = decode(Order, json.loads(sys.stdin.readline()))
-    worker = Worker(order)
-    with worker.device.session():
+    """Forks a worker for each order that it is given; see :mod:`harness.nursery`."""
+    runtime.import_ahead()
+    nurse(_work)
+
+
+def _work(order: dict[str, Any], answers: int) -> None:
+    """Serves one order until standard input ends."""
+    worker = Worker(decode(Order, order))
+    with worker.device.session(), os.fdopen(answers, "w", encoding="utf-8") as sink:
         _serve(worker, sys.stdin, sink)
-    # Triton's bindings print pages about leaks when an interpreter that used them is taken down.
-    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class Answers:
             weights=None,
             budget_s=0,
         )
-        self.replays = Replays(plan, lambda order: Child(order, module))
+        self.replays = Replays(plan, lambda order: Child.alone(order, module))
         self.environment: Environment = self.replays.environment(small("text"))
 
     def log(self, workload: Workload) -> EventLog:

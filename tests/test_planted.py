@@ -58,7 +58,7 @@ def campaign(folder: Path, change: Change, axes: str = "", module: str = "harnes
         budget_s=0,
     )
     with open_results(folder / "r.jsonl", ENVIRONMENT) as writer:
-        summary = Campaign(plan, writer, lambda left, name: None, lambda order: Child(order, module)).run()
+        summary = Campaign(plan, writer, lambda left, name: None, lambda order: Child.alone(order, module)).run()
     assert not summary.failed
     return judge(read(folder / "r.jsonl"), read_shapes(SHIPPED))
 

@@ -40,7 +40,7 @@ def loaded(model_class: Any, weights: Path) -> Measured:
         "config_file": str(NANO_CONFIG),
         "weights": str(weights),
     }
-    child = Child(order)
+    child = Child.alone(order)
     try:
         child.ask({"do": "build"}, DEADLINE_S)
         workload = Workload(configuration=configuration, phase="prefill", context_tokens=70, batch=1)

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from harness.events import EventLog
-from harness.records import AllocatorProbe, Peak, PeakSite
+from harness.records import AllocatorProbe, GuessedRead, Peak
 
 
 class Recording(Protocol):
@@ -19,11 +19,15 @@ class Recording(Protocol):
     def call(self) -> None:
         """One call of the model begins: a chunked prefill makes several."""
 
-    def finish(self) -> tuple[Peak, PeakSite]:
-        """The forward pass has returned and its outputs are alive: its peaks, and what was running at the highest."""
+    def finish(self) -> Peak:
+        """The forward pass has returned and its outputs are alive: its peaks."""
+
+
+class LoggedRecording(Recording, Protocol):
+    """A recording that knows every allocation."""
 
     def log(self) -> EventLog:
-        """Every allocation so far; :class:`NotImplementedError` on a device that only counts."""
+        """Every allocation so far, those alive before the run first."""
 
 
 class Device(Protocol):
@@ -31,7 +35,7 @@ class Device(Protocol):
 
     kind: str
     name: str
-    first_call_differs: bool
+    counts_only: bool  # a recording only counts; what happened takes a traced run of its own, and a first call differs
 
     def describe(self) -> dict[str, Any]:
         """The ``gpu_*``, ``mig``, ``driver``, ``cuda`` and ``allocator*`` fields of an Environment."""
@@ -39,8 +43,11 @@ class Device(Protocol):
     def session(self) -> AbstractContextManager[None]:
         """Everything torch does for this device happens inside."""
 
-    def recording(self, model: Any, watch_stages: bool) -> AbstractContextManager[Recording]:
-        """Counts one run. ``watch_stages``: also find out the stage at the peak (costs time on a card)."""
+    def recording(self) -> AbstractContextManager[Recording]:
+        """Counts one run and disturbs it as little as can be; where ``counts_only``."""
+
+    def tracing(self, model: Any) -> AbstractContextManager[LoggedRecording]:
+        """Writes down every allocation of one run."""
 
     def synchronize(self) -> None:
         """Waits until the device has done what it was told."""
@@ -56,6 +63,12 @@ class Device(Protocol):
 
     def neighbour_bytes(self) -> int | None:
         """Device memory that other processes use; ``None`` where that can't be told."""
+
+    def tuned(self) -> bool | None:
+        """Whether a kernel was tuned since the last call; ``None`` where there are no kernels."""
+
+    def guessed(self) -> tuple[GuessedRead, ...]:
+        """The reads since the last call for which values had to be invented."""
 
     def last_failure(self) -> tuple[int | None, int | None, int | None]:
         """Of the last out-of-memory error: bytes asked, bytes free, bytes then held; ``None`` if not told."""

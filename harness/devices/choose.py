@@ -9,7 +9,7 @@ OutOfMemoryError = torch.OutOfMemoryError
 
 
 def device_of(kind: str, answer_as: Gpu) -> Device:
-    """The device of a kind: "cuda", "fake", "cpu", or "auto" for the card if there is one, else the fake device.
+    """The device of a kind: "cuda", "emulated" (in a process that was given such cards), "fake" or "cpu".
 
     ``answer_as``: the card that the fake device answers for.
     """
@@ -17,10 +17,10 @@ def device_of(kind: str, answer_as: Gpu) -> Device:
         from harness.devices.cpu import CpuDevice
 
         return CpuDevice()
-    if kind == "cuda" or (kind == "auto" and torch.cuda.is_available()):
+    if kind in ("cuda", "emulated"):
         from harness.devices.cuda import CudaDevice
 
-        return CudaDevice()
+        return CudaDevice(kind)
     from harness.devices.fake import FakeDevice
 
     return FakeDevice(answer_as)

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from harness.devices.recorder import Recorder
-from harness.records import AllocatorProbe
+from harness.records import AllocatorProbe, GuessedRead
 
 NO_CARD: dict[str, Any] = {
     "gpu_name": None,
@@ -26,7 +26,7 @@ class CpuDevice:
 
     kind = "cpu"
     name = "cpu"
-    first_call_differs = False
+    counts_only = False
 
     def describe(self) -> dict[str, Any]:
         """No card, no allocator."""
@@ -36,9 +36,13 @@ class CpuDevice:
         """Nothing to set up."""
         return nullcontext()
 
+    def recording(self) -> AbstractContextManager[Recorder]:
+        """Never asked for: every run is traced here."""
+        raise NotImplementedError("every run on this device is traced")
+
     @contextmanager
-    def recording(self, model: Any, watch_stages: bool) -> Iterator[Recorder]:
-        """The event log is the counter; stages come with it."""
+    def tracing(self, model: Any) -> Iterator[Recorder]:
+        """The event log is the counter."""
         with Recorder(model, self.name) as recorder:
             yield recorder
 
@@ -60,6 +64,14 @@ class CpuDevice:
     def neighbour_bytes(self) -> int | None:
         """Not a card."""
         return None
+
+    def tuned(self) -> bool | None:
+        """Nothing is tuned."""
+        return None
+
+    def guessed(self) -> tuple[GuessedRead, ...]:
+        """A value that is not there is an error here."""
+        return ()
 
     def last_failure(self) -> tuple[int | None, int | None, int | None]:
         """Main memory does not say."""

@@ -1,4 +1,4 @@
-"""A CUDA card: the only reader of torch.cuda's and NVML's counters.
+"""A CUDA card, real or emulated: the only reader of torch.cuda's and NVML's counters.
 
 Device 0 of the visible ones is measured. Its NVML handle is found by UUID, since NVML counts devices in another
 order than CUDA_VISIBLE_DEVICES does.
@@ -6,6 +6,7 @@ order than CUDA_VISIBLE_DEVICES does.
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,31 +14,35 @@ from typing import Any
 import pynvml
 import torch
 
-from harness.events import EventLog, stage_of
-from harness.records import AllocatorProbe, Peak, PeakSite
+from harness.devices.traced import Trace
+from harness.events import EventLog
+from harness.machine import allocator_settings
+from harness.records import AllocatorProbe, GuessedRead, Peak
 
 MIB = 2**20
 PROBE_SIZES = (511, MIB, MIB + 1, 10 * MIB, 11 * MIB)
 
 
 class CudaDevice:
-    """See :class:`harness.devices.Device`."""
+    """See :class:`harness.devices.Device`. kind: "cuda", or "emulated" if the process has only pretended cards."""
 
-    kind = "cuda"
     name = "cuda:0"
-    first_call_differs = True
+    counts_only = True
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "cuda") -> None:
         torch.cuda.init()
+        self.kind = kind
         self._properties = torch.cuda.get_device_properties(0)
         self._nvml = _nvml_handle(str(self._properties.uuid))
         self._probes = self._measure_probes()
         self._standard = self._measure_standard()
-        self._failed_request: tuple[int, int] | None = None
+        self._failed_request: tuple[int, int, int] | None = None
+        self._tunings = _count_tunings()
         torch._C._cuda_attach_out_of_memory_observer(self._note_failure)  # type: ignore[attr-defined]
 
     def _note_failure(self, device: int, asked: int, total: int, free: int) -> None:
-        self._failed_request = (asked, free)
+        # What is held must be read now: the handler runs after the stack, and much of what it held, is gone.
+        self._failed_request = (asked, free, _stat("requested_bytes", "current"))
 
     def describe(self) -> dict[str, Any]:
         """Read from CUDA, NVML and the probed allocator."""
@@ -47,9 +52,11 @@ class CudaDevice:
             "gpu_uuid": str(p.uuid),
             "gpu_total_bytes": p.total_memory,
             "gpu_capability": f"{p.major}.{p.minor}",
+            "gpu_multiprocessors": p.multi_processor_count,
             "mig": self._mig(),
             "driver": None if self._nvml is None else pynvml.nvmlSystemGetDriverVersion(),
             "cuda": torch.version.cuda,
+            "cudnn": str(torch.backends.cudnn.version()),
             "allocator_settings": allocator_settings(),
             "allocator": self._probes,
         }
@@ -71,13 +78,15 @@ class CudaDevice:
         yield
 
     @contextmanager
-    def recording(self, model: Any, watch_stages: bool) -> Iterator["CudaRecording"]:
-        """Counters of the caching allocator; stages by polling them at module boundaries."""
-        recording = CudaRecording(self, model if watch_stages else None)
-        try:
-            yield recording
-        finally:
-            recording.close()
+    def recording(self) -> Iterator[CudaRecording]:
+        """Counters of the caching allocator."""
+        yield CudaRecording(self)
+
+    @contextmanager
+    def tracing(self, model: Any) -> Iterator["TracedRecording"]:
+        """The allocator's trace, which costs time and no memory of the card's."""
+        with Trace(model, _stat("requested_bytes", "current")) as trace:
+            yield TracedRecording(self, trace)
 
     def synchronize(self) -> None:
         """Waits for the card."""
@@ -119,7 +128,8 @@ class CudaDevice:
         product = square @ square
         torch.cuda.synchronize()
         del square, product
-        return torch.cuda.memory_allocated() - before, self.device_bytes() - torch.cuda.memory_reserved()
+        used = self.process_bytes() or self.device_bytes()  # a neighbour's memory is not our context
+        return torch.cuda.memory_allocated() - before, used - torch.cuda.memory_reserved()
 
     def device_bytes(self) -> int:
         """Memory in use on the card, whoever uses it."""
@@ -155,48 +165,24 @@ class CudaDevice:
 
     def last_failure(self) -> tuple[int | None, int | None, int | None]:
         """See :class:`harness.devices.Device`; from the allocator's own observer, so exact."""
-        asked, free = self._failed_request or (None, None)
-        return asked, free, _stat("requested_bytes", "current")
+        return self._failed_request or (None, None, None)
+
+    def tuned(self) -> bool:
+        """See :class:`harness.devices.Device`."""
+        return bool(self._tunings.take())
+
+    def guessed(self) -> tuple[GuessedRead, ...]:
+        """See :class:`harness.devices.Device`; told by the emulated card."""
+        program = sys.modules.get("harness.emulation.program")
+        return () if program is None else tuple(GuessedRead(**read) for read in program.take_guesses())
 
 
 class CudaRecording:
-    """See :class:`harness.devices.Recording`."""
+    """See :class:`harness.devices.Recording`: the counters of the caching allocator."""
 
-    def __init__(self, device: CudaDevice, watched: Any) -> None:
+    def __init__(self, device: CudaDevice) -> None:
         self._device = device
-        self._stages: list[str] = ["model"]
-        self._peak_bytes = 0
-        self._stage = "model"
         self._retries = 0
-        self._hooks: list[Any] = []
-        self._names = {} if watched is None else _stage_starts(watched)
-        if self._names:
-            hooks = torch.nn.modules.module
-            self._hooks = [
-                hooks.register_module_forward_pre_hook(self._entering),
-                hooks.register_module_forward_hook(self._leaving, always_call=True),
-            ]
-
-    def close(self) -> None:
-        """Takes the hooks off."""
-        for hook in self._hooks:
-            hook.remove()
-
-    def _entering(self, module: Any, args: Any) -> None:
-        if (stage := self._names.get(id(module))) is not None:
-            self._poll()
-            self._stages.append(stage)
-
-    def _leaving(self, module: Any, args: Any, output: Any) -> None:
-        if id(module) in self._names:
-            self._poll()
-            self._stages.pop()
-
-    def _poll(self) -> None:
-        peak = _stat("requested_bytes", "peak")
-        if peak > self._peak_bytes:
-            self._peak_bytes = peak
-            self._stage = self._stages[-1]
 
     def requested_bytes(self) -> int:
         """See :class:`harness.devices.Recording`."""
@@ -206,54 +192,88 @@ class CudaRecording:
         """See :class:`harness.devices.Recording`."""
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        self._peak_bytes = _stat("requested_bytes", "peak")
         self._retries = int(torch.cuda.memory_stats()["num_alloc_retries"])
 
     def call(self) -> None:
         """See :class:`harness.devices.Recording`; the counters do not tell calls apart."""
 
-    def finish(self) -> tuple[Peak, PeakSite]:
+    def finish(self) -> Peak:
         """See :class:`harness.devices.Recording`.
 
         The allocator keeps its segments until a release, so process and device memory are at their height now,
         unless a retry gave segments back on the way: then their peaks are unknown.
         """
         torch.cuda.synchronize()
-        if self._hooks:
-            self._poll()
         kept = int(torch.cuda.memory_stats()["num_alloc_retries"]) == self._retries
-        peak = Peak(
+        return Peak(
             requested_bytes=_stat("requested_bytes", "peak"),
             allocated_bytes=torch.cuda.max_memory_allocated(),
             reserved_bytes=torch.cuda.max_memory_reserved(),
             process_bytes=self._device.process_bytes() if kept else None,
             device_bytes=self._device.device_bytes() if kept else None,
         )
-        return peak, PeakSite(stage=self._stage, op=None, module=None, source=None, largest=())
+
+
+class TracedRecording(CudaRecording):
+    """The same, and the event log: see :mod:`harness.devices.traced`."""
+
+    def __init__(self, device: CudaDevice, trace: Trace) -> None:
+        super().__init__(device)
+        self._trace = trace
+
+    def start(self) -> None:
+        """See :class:`harness.devices.Recording`."""
+        super().start()
+        self._trace.mark("start")
+
+    def call(self) -> None:
+        """See :class:`harness.devices.Recording`; marked as "call 1" and so on."""
+        self._trace.mark_call()
+
+    def finish(self) -> Peak:
+        """See :class:`harness.devices.Recording`."""
+        self._trace.mark("end")
+        return super().finish()
 
     def log(self) -> EventLog:
-        """A card only counts; the fake device has the log."""
-        raise NotImplementedError("a card keeps counters, not an event log; the fake device has one")
+        """See :class:`harness.devices.Recording`."""
+        return self._trace.log()
 
 
-def allocator_settings() -> str:
-    """The variables that steer the caching allocator, as "NAME=value" joined by spaces; empty if none is set."""
-    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING")
-    return " ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
+class _Tunings:
+    """How often Triton asked for the buffer that it flushes the card's cache with, which it does to tune a kernel."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def watch(self, driver: Any) -> None:
+        """Counts from now on."""
+        get = driver.get_empty_cache_for_benchmark
+
+        def counted() -> Any:
+            self._count += 1
+            return get()
+
+        driver.get_empty_cache_for_benchmark = counted
+
+    def take(self) -> int:
+        """The number since the last call."""
+        count, self._count = self._count, 0
+        return count
+
+
+def _count_tunings() -> _Tunings:
+    tunings = _Tunings()
+    try:
+        from triton.runtime import driver
+    except ImportError:  # no Triton, no tuning
+        return tunings
+    tunings.watch(driver.active)
+    return tunings
 
 
 def _stat(name: str, which: str) -> int:
     return int(torch.cuda.memory_stats_as_nested_dict()[name]["all"][which])
-
-
-def _stage_starts(model: Any) -> dict[int, str]:
-    """The modules at which a stage begins: those whose stage is not their parent's."""
-    starts = {}
-    for name, module in model.named_modules():
-        parent = name.rpartition(".")[0]
-        if name and stage_of(name) != stage_of(parent):
-            starts[id(module)] = stage_of(name)
-    return starts
 
 
 def _nvml_handle(uuid: str) -> Any:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from harness.emulation.build import SHARED, Built, built_stubs
 from harness.emulation.wheel import NoEmulation, find_wheel
+from harness.gpus import Gpu
 
+ASSUMED_OUTSIDE_BYTES = 480 * 2**20  # where nobody published it: about what a CUDA context and torch's modules take
 INSIDE = Path(__file__).parent / "inside"
 
 
@@ -26,6 +28,19 @@ class Profile:
     outside_bytes: int
     shared_bytes: int
     l2_bytes: int
+
+
+def profile_of(gpu: Gpu) -> Profile:
+    """The profile of a section of ``configs/gpus.toml``."""
+    return Profile(
+        name=gpu.names[0],
+        capability=gpu.capability,
+        multiprocessors=gpu.multiprocessors,
+        total_bytes=gpu.pretended_bytes,
+        outside_bytes=ASSUMED_OUTSIDE_BYTES if gpu.outside_bytes is None else gpu.outside_bytes,
+        shared_bytes=gpu.shared_memory_bytes,
+        l2_bytes=gpu.l2_bytes,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,21 +35,35 @@ class Wheel:
         raise NoEmulation(f"torch {self.torch} came without {name}; reinstall it with its nvidia-* packages")
 
 
-def find_wheel() -> Wheel:
-    """The build of PyTorch that this interpreter imports; :class:`NoEmulation` if it can't be emulated."""
-    system, machine = platform.system(), platform.machine()
-    if (system, machine) != ("Linux", "x86_64"):
-        raise NoEmulation(f"an emulated card needs Linux on x86-64, and this is {system} on {machine}")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstalledTorch:
+    """PyTorch as its package says: the package's folder, its version, and the CUDA it was built for, if any."""
+
+    package: Path
+    version: str
+    cuda: str | None
+
+
+def installed_torch() -> InstalledTorch:
+    """The PyTorch that this interpreter imports; :class:`NoEmulation` if there is none."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         raise NoEmulation(f"an emulated card needs PyTorch, and {sys.executable} has none")
     package = Path(spec.origin).parent
     said = runpy.run_path(str(package / "version.py"))
-    version, cuda = str(said["__version__"]), said.get("cuda")
-    if cuda is None:
-        raise NoEmulation(f"an emulated card needs a CUDA build of PyTorch, and torch {version} is a CPU-only one")
-    if int(str(cuda).partition(".")[0]) != CUDA_MAJOR:
+    return InstalledTorch(package=package, version=str(said["__version__"]), cuda=said.get("cuda"))
+
+
+def find_wheel() -> Wheel:
+    """The build of PyTorch that this interpreter imports; :class:`NoEmulation` if it can't be emulated."""
+    system, machine = platform.system(), platform.machine()
+    if (system, machine) != ("Linux", "x86_64"):
+        raise NoEmulation(f"an emulated card needs Linux on x86-64, and this is {system} on {machine}")
+    torch = installed_torch()
+    if torch.cuda is None:
+        raise NoEmulation(f"an emulated card needs a CUDA build of PyTorch, and torch {torch.version} is a CPU-only one")
+    if int(torch.cuda.partition(".")[0]) != CUDA_MAJOR:
         raise NoEmulation(
-            f"an emulated card needs a build of PyTorch for CUDA {CUDA_MAJOR}, and torch {version} is for CUDA {cuda}"
+            f"an emulated card needs PyTorch for CUDA {CUDA_MAJOR}, and torch {torch.version} is for CUDA {torch.cuda}"
         )
-    return Wheel(site=package.parent, torch=version, cuda=str(cuda))
+    return Wheel(site=torch.package.parent, torch=torch.version, cuda=torch.cuda)

@@ -22,6 +22,15 @@ from harness.devices import Device
 from harness.records import Configuration, Held, Kernels, Workload
 
 TORCH_REFERENCE = "torch reference: "
+AHEAD = (
+    "transformers.modeling_utils",
+    "transformers.cache_utils",
+    "transformers.masking_utils",
+    "transformers.models.qwen3_5.configuration_qwen3_5",
+    "torch._inductor.compile_fx",  # fla imports these three
+    "torch.distributed.tensor.experimental",
+    "triton",
+)
 MODELING = "transformers.models.qwen3_5.modeling_qwen3_5"
 
 
@@ -46,6 +55,17 @@ class Live:
     logits: tuple[torch.Tensor, ...] = ()
 
 
+def import_ahead() -> None:
+    """Imports what every worker needs, whatever its kernels, and nothing that asks for a card."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for name in AHEAD:
+        try:
+            importlib.import_module(name)
+        except ImportError:  # not there on every platform or in every version; who needs it will say so
+            continue
+
+
 def choose_kernels(configuration: Configuration) -> None:
     """Makes transformers take the configuration's kernel path; must run before transformers is imported.
 
@@ -55,8 +75,6 @@ def choose_kernels(configuration: Configuration) -> None:
     if configuration.kernels == "torch":
         sys.modules["fla"] = None  # type: ignore[assignment]
         sys.modules["causal_conv1d"] = None  # type: ignore[assignment]
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
 def software() -> dict[str, Any]:

@@ -1,14 +1,16 @@
-"""A worker that does as the environment variable STUB says instead of measuring: "hang", "die", "kill" or "noise"."""
+"""A worker that does as the environment variable STUB says instead of measuring: "hang", "die", "kill" or "echo"."""
 
 import os
 import signal
 import sys
 import time
+from typing import Any
+
+from harness.nursery import nurse
 
 
-def main() -> None:
-    """Answers the order by misbehaving at the first command."""
-    sys.stdin.readline()
+def misbehave(order: dict[str, Any], answers: int) -> None:
+    """At the first command."""
     sys.stdin.readline()
     match os.environ["STUB"]:
         case "hang":
@@ -18,10 +20,13 @@ def main() -> None:
             sys.exit(7)
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "half":
+            os.write(answers, b'{"answ')
+            os.kill(os.getpid(), signal.SIGKILL)
         case "echo":
-            print('{"answer": 5}', flush=True)
+            os.write(answers, b'{"answer": 5}\n')
             time.sleep(600)
 
 
 if __name__ == "__main__":
-    main()
+    nurse(misbehave)

@@ -1,0 +1,64 @@
+"""Where a program is: the module that runs, and the line of source."""
+
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+_OWN_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+_PACKAGE_ROOTS = tuple(sorted({str(Path(p).resolve()) for p in sys.path if p}, key=len, reverse=True))
+
+
+class Modules:
+    """Follows the forward calls of a model's modules, as long as it is entered."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._names = {id(module): name for name, module in model.named_modules()}
+        self._path: list[str] = []
+        self._hooks: list[Any] = []
+
+    @property
+    def current(self) -> str:
+        """Path of the module that runs; empty outside all of them."""
+        return self._path[-1] if self._path else ""
+
+    def __enter__(self) -> Self:
+        hooks = torch.nn.modules.module
+        self._hooks = [
+            hooks.register_module_forward_pre_hook(self._entering),
+            hooks.register_module_forward_hook(self._leaving, always_call=True),
+        ]
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _entering(self, module: torch.nn.Module, args: Any) -> None:
+        # An activation shared by all layers is nobody's child: it runs where it is called.
+        name = self._names.get(id(module))
+        if name is None:
+            name = f"{self._path[-1]}.{type(module).__name__}" if self._path else type(module).__name__
+        self._path.append(name)
+
+    def _leaving(self, module: torch.nn.Module, args: Any, output: Any) -> None:
+        self._path.pop()
+
+
+def source_line() -> str:
+    """The innermost line outside torch and this folder, as "package/file.py:line"."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith(_OWN_FOLDERS) and not name.startswith("<"):
+            return f"{_short(name)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+def _short(filename: str) -> str:
+    for root in _PACKAGE_ROOTS:
+        if filename.startswith(root + "/"):
+            return filename[len(root) + 1 :]
+    return filename.rsplit("/", 1)[-1]
