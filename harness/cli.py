@@ -17,6 +17,7 @@ from harness.gpus import Gpu, identified, labelled, read_gpus
 from harness.grid import Grid, named_file, read_grid
 from harness.inputs import InputError, WrongEnvironment
 from harness.models import checkpoint_of, model_file, sha256_of
+from harness.profile import section_text, store, take
 from harness.records import Environment, ModelClass, RecordError, Workload, encode, read
 from harness.replay import Replays, serve
 from harness.results import open_results, results_path
@@ -265,6 +266,20 @@ def logs(
                 raise InputError(f"--model-class is {' or '.join(get_args(ModelClass))}, got {model_class!r}")
             configuration = dataclasses.replace(configuration, model_class=cast(ModelClass, model_class))
         serve(Replays(plan), configuration, sys.stdin, sys.stdout)
+
+
+@app.command()
+def profile(
+    label: Annotated[str, typer.Option(help="Label of its section; made from the card's name if not given.")] = "",
+    to: Annotated[Path, typer.Option(help="File that the section is added to.")] = CONFIGS / "gpus.toml",
+) -> None:
+    """Add the card that is there to configs/gpus.toml: what sizes depend on, as the card reports it."""
+    with exits():
+        plan, _ = _plan("", "", DEFAULT_MODEL, DEFAULT_GRID, "", "0")
+        gpu = take(plan.order(plan.grid.workloads[0].configuration), label)
+        sys.stdout.write(section_text(gpu))
+        done = "added to" if store(to, gpu) else "says the same as a section of"
+        console.print(f"[{gpu.label}] {done} {to}", soft_wrap=True, markup=False)
 
 
 def _event_log(plan: Plan, like: Workload, context: int, batch: int) -> Any:
