@@ -1,4 +1,5 @@
 # make measure [GPU=label] [MODEL=name] [GRID=name] [BUDGET=seconds] [WEIGHTS=directory] [FAKE=label]
+# make profile [LABEL=label]       add the card that is there to configs/gpus.toml
 # make derive [MODEL=name] [VARIANT="text default-static …"] [FAKE=label]     the peak formula from the program itself
 # make derived FILE=formula        its ledger;  make explain FROM=formula TO=formula: what moved between two
 # make validate ESTIMATOR=… [BASE=…] [FILE=…] [TOLERANCE=5%] [MARKDOWN=report.md]     hold an estimator against results
@@ -11,7 +12,7 @@
 # make itself answers every failure with 2; the line "exit N: …" says what the command's own code was:
 # 0 in agreement, 1 drift (or no evidence), 2 bad input, 3 environment not as asked.
 
-export CONTEXT BATCH PHASE CHUNK MEMORY FREE GPU MODEL GRID BUDGET WEIGHTS FAKE RESULTS FILE VARIANT FROM TO ESTIMATOR BASE TOLERANCE MARKDOWN
+export LABEL CONTEXT BATCH PHASE CHUNK MEMORY FREE GPU MODEL GRID BUDGET WEIGHTS FAKE RESULTS FILE VARIANT FROM TO ESTIMATOR BASE TOLERANCE MARKDOWN
 BASE_PYTHON ?= python3
 
 ifdef PYTHON
@@ -22,7 +23,7 @@ RUN := .venv/bin/python
 READY := .venv/ready
 endif
 
-.PHONY: measure drift calibrate claims bench derive derived explain validate scoreboard predict capacity simulate report test lint
+.PHONY: measure profile drift calibrate claims bench derive derived explain validate scoreboard predict capacity simulate report test lint
 
 measure: $(READY)
 	@done=$$(mktemp) && trap 'rm -f "$$done"' EXIT && trap 'exit 130' INT \
@@ -30,6 +31,9 @@ measure: $(READY)
 		$${GPU:+--gpu "$$GPU"} $${FAKE:+--fake "$$FAKE"} $${MODEL:+--model "$$MODEL"} $${GRID:+--grid "$$GRID"} \
 		$${BUDGET:+--budget "$$BUDGET"} $${WEIGHTS:+--weights "$$WEIGHTS"} $${RESULTS:+--results "$$RESULTS"} \
 	&& { read -r file; read -r config; } < "$$done" && $(RUN) -m analysis judge "$$file" --config "$$config"
+
+profile: $(READY)
+	@$(RUN) -m harness profile $${LABEL:+--label "$$LABEL"}
 
 drift: $(READY)
 	@for file in $${FILE:-$$(find $${RESULTS:-results} -name '*.jsonl' | sort)}; do \

@@ -15,6 +15,9 @@ class CardError(ValueError):
     """A card that is not known, or an amount of memory that is none."""
 
 
+GIVEN = "as given"  # the source of what the user said
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
     """A GPU by its label, and the least and the most that it has to give. source: where that comes from."""
@@ -26,15 +29,19 @@ class Card:
 
 
 def read_cards(path: Path) -> dict[str, Card]:
-    """Every section of ``gpus.toml``, by label: nominal memory, of which a card reports up to a tenth less."""
-    return {label: _nominal(label, section["memory_gib"] * 2**30) for label, section in _sections(path).items()}
+    """Every section of ``gpus.toml``, by label: what such a card reported; if that is not known, nominal memory."""
+    return {label: _card(label, section) for label, section in _sections(path).items()}
 
 
-def _nominal(label: str, nominal_bytes: int) -> Card:
+def _card(label: str, section: dict[str, Any]) -> Card:
+    """What torch reports of the card where the section knows it; a range under the nominal memory where it does not."""
+    if (total := section.get("total_bytes")) is not None:
+        return Card(label=label, least_bytes=total, most_bytes=total, source=section["total_from"])
+    nominal = section["memory_gib"] * 2**30
     return Card(
         label=label,
-        least_bytes=int(nominal_bytes * LEAST_REPORTED),
-        most_bytes=nominal_bytes,
+        least_bytes=int(nominal * LEAST_REPORTED),
+        most_bytes=nominal,
         source="nominal, of which a card may report up to a tenth less",
     )
 
@@ -54,7 +61,7 @@ def card_of(label: str, path: Path, memory: str = "") -> Card:
     if not memory:
         return cards[label]
     size = read_amount(memory)
-    return Card(label=label, least_bytes=size, most_bytes=size, source="as given")
+    return Card(label=label, least_bytes=size, most_bytes=size, source=GIVEN)
 
 
 def _sections(path: Path) -> dict[str, dict[str, Any]]:

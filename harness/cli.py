@@ -20,6 +20,7 @@ from harness.grid import Grid, named_file, read_grid
 from harness.inputs import InputError, WrongEnvironment
 from harness.machine import allocator_settings, card_there, first_card, software_installed
 from harness.models import checkpoint_of, model_file, sha256_of
+from harness.profile import section_text, store, take
 from harness.records import DeviceKind, Environment, ModelClass, RecordError, Workload, encode, read
 from harness.replay import Replays, serve
 from harness.results import ResultsWriter, open_results, results_path
@@ -116,9 +117,13 @@ class Asked:
 
 def _plan(gpus: tuple[Gpu, ...], asked: Asked, model: str, grid: str) -> Plan:
     """Everything that was asked for, checked before any process is started."""
-    given = {name: label for name, label in (("GPU", asked.gpu), ("EMULATE", asked.emulate), ("FAKE", asked.fake)) if label}
+    given = {
+        name: label for name, label in (("GPU", asked.gpu), ("EMULATE", asked.emulate), ("FAKE", asked.fake)) if label
+    }
     if len(given) > 1:
-        raise InputError(f"{' and '.join(f'{k}={v}' for k, v in given.items())} contradict each other; give one of them")
+        raise InputError(
+            f"{' and '.join(f'{k}={v}' for k, v in given.items())} contradict each other; give one of them"
+        )
     card = _one_card(gpus, "EMULATE" if asked.emulate else "FAKE", asked.emulate or asked.fake or DEFAULT_CARD)
     if asked.gpu:
         labelled(gpus, asked.gpu)
@@ -311,7 +316,9 @@ def _conclude(summary: Summary, grid: Grid, path: Path) -> None:
             f"{share:.2f} × the {summary.forward_s:.0f} s of forward passes."
         )
     if summary.unbuilt:
-        console.print(f"The model does not fit this card: it was out of memory while it was built. {summary.beyond_memory} not run.")
+        console.print(
+            f"The model does not fit this card: it was out of memory while it was built. {summary.beyond_memory} not run."
+        )
     elif summary.beyond_memory:
         console.print(f"{summary.beyond_memory} not run: a smaller workload of their kind was out of memory.")
     if summary.stopped_by_budget:
@@ -365,6 +372,22 @@ def logs(
                 raise InputError(f"--model-class is {' or '.join(get_args(ModelClass))}, got {model_class!r}")
             configuration = dataclasses.replace(configuration, model_class=cast(ModelClass, model_class))
         serve(Replays(plan), configuration, sys.stdin, sys.stdout)
+
+
+@app.command()
+def profile(
+    label: Annotated[str, typer.Option(help="Label of its section; made from the card's name if not given.")] = "",
+    to: Annotated[Path, typer.Option(help="File that the section is added to.")] = CONFIGS / "gpus.toml",
+) -> None:
+    """Add the card that is there to configs/gpus.toml: what sizes depend on, as the card reports it."""
+    with exits():
+        if not card_there():
+            raise WrongEnvironment("a profile is taken of a card, and the driver shows none")
+        plan = _plan(read_gpus(CONFIGS / "gpus.toml"), Asked(), DEFAULT_MODEL, DEFAULT_GRID)
+        gpu = take(plan.order(plan.grid.workloads[0].configuration), label)
+        sys.stdout.write(section_text(gpu))
+        done = "added to" if store(to, gpu) else "says the same as a section of"
+        console.print(f"[{gpu.label}] {done} {to}", soft_wrap=True, markup=False)
 
 
 def _event_log(plan: Plan, like: Workload, context: int, batch: int) -> Any:

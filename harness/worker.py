@@ -1,9 +1,9 @@
 """The child process: builds one model and measures workloads as it is told, one JSON line in, one out.
 
-Commands are objects with a field "do": "describe", "standard", "build", "kernels", "measure" or "log". Every answer
-is an object with the field "answer", or "out_of_memory" or "error" where the command failed; after either the parent
-ends the process, since an exception keeps the tensors of its frames alive. Whatever libraries print goes to standard
-error.
+Commands are objects with a field "do": "describe", "silicon", "standard", "build", "kernels", "measure" or "log". Every
+answer is an object with the field "answer", or "out_of_memory" or "error" where the command failed; after either the
+parent ends the process, since an exception keeps the tensors of its frames alive. Whatever libraries print goes to
+standard error.
 """
 
 import gc
@@ -31,6 +31,7 @@ from harness.records import (
     encode,
 )
 from harness.runtimes import transformers as runtime
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
@@ -62,6 +63,8 @@ class Worker:
         match command["do"]:
             case "describe":
                 return {"device": self.device.kind} | encode_fields(self.device.describe()) | runtime.software()
+            case "silicon":
+                return self.device.silicon()
             case "standard":
                 workspace_bytes, context_bytes = self.device.standard()
                 return encode(

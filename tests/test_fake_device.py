@@ -118,6 +118,20 @@ def test_peak_does_not_depend_on_the_card_that_is_answered_for(ask: Ask, gpu: st
     assert h200.warm == other.warm
 
 
+def test_card_s_questions_are_answered_from_its_section() -> None:
+    program = (
+        "import torch\n"
+        "from pathlib import Path\n"
+        "from harness.devices.fake import answer_as\n"
+        "from harness.gpus import labelled, read_gpus\n"
+        "answer_as(labelled(read_gpus(Path('configs/gpus.toml')), 'h100')[0])\n"
+        "p = torch.cuda.get_device_properties(0)\n"
+        "print(p.total_memory, p.multi_processor_count, p.L2_cache_size, p.max_threads_per_multi_processor)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "84942979072 132 52428800 2048\n" == done.stdout, done.stderr[-2000:]
+
+
 def test_fla_kernels_are_seen_to_run(ask: Ask) -> None:
     worker = ask(model=NANO)
     prefill, decode = (worker.measure(phase, 1, 200).kernels for phase in ("prefill", "decode"))

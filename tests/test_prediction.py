@@ -248,11 +248,23 @@ def test_ten_thousand_predictions_take_less_than_a_second(phase: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("label", "message"), [("a100", "a100-40gb or a100-80gb"), ("h20", "near: h200"), ("", "known")]
+    ("label", "message"), [("a100", "a100-40gb or a100-80gb"), ("h2000", "near: h200"), ("", "known")]
 )
 def test_card_that_is_not_known_is_refused(label: str, message: str) -> None:
     with pytest.raises(CardError, match=message):
         card_of(label, GPUS)
+
+
+@pytest.mark.parametrize(
+    ("label", "least", "most", "source"),
+    [
+        ("h100", 84_942_979_072, 84_942_979_072, "84,942,979,072 bytes: openxla/xla"),
+        ("a10", int(24 * GIB * 0.9), 24 * GIB, "nominal, of which a card may report up to a tenth less"),
+    ],
+)
+def test_card_has_what_one_reported_and_else_its_nominal_memory(label: str, least: int, most: int, source: str) -> None:
+    found = card_of(label, GPUS)
+    assert (least, most, True) == (found.least_bytes, found.most_bytes, source in found.source)
 
 
 @pytest.mark.parametrize("text", ["12", "GiB", "-3GiB", "1e3GiB"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from analysis.calibration import Calibration, read_calibration
 from analysis.campaign import REPOSITORY
-from analysis.cards import Card
+from analysis.cards import GIVEN, Card
 from analysis.derivation.derived import Derived
 from analysis.derivation.derived_files import MODEL_CLASSES, configuration_of, read_derived, variant_of
 from analysis.drift import configurations
@@ -177,7 +177,7 @@ def _outside(on_card: list[ResultsFile], given: int | None) -> Outside:
 def _reported(card: Card | None, on_card: list[ResultsFile]) -> Card | None:
     """The card with the memory that it reported, if it was measured and the user did not say."""
     totals = [t for r in on_card if (t := r.environment.gpu_total_bytes) is not None]
-    if card is None or not totals or card.least_bytes == card.most_bytes:
+    if card is None or not totals or card.source == GIVEN:
         return card
     return Card(
         label=card.label, least_bytes=min(totals), most_bytes=max(totals), source="as it reported when measured"

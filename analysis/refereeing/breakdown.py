@@ -28,7 +28,7 @@ class Request:
     """One question to an estimator: how many bytes does this workload take at its peak?
 
     config: the model's ``config.json`` by path. gpu_label: a section of ``configs/gpus.toml``, "" if none is meant;
-    gpu_bytes: its nominal memory. runtime: what runs the model.
+    gpu_bytes: its memory. runtime: what runs the model.
     """
 
     workload: Workload

@@ -94,15 +94,15 @@ def draw_line(axes: Axes, points: Sequence[tuple[int, float]], **look: object) -
 
 
 def card_line(axes: Axes, part: Part, low: float, high: float) -> list[End]:
-    """The card's nominal memory, where the axis reaches it, as a line; its label is for the line's end."""
-    nominal = part.campaign.gpu_bytes
-    if nominal is None or not low <= nominal <= high:
+    """The card's memory, where the axis reaches it, as a line; its label is for the line's end."""
+    memory = part.campaign.gpu_bytes
+    if memory is None or not low <= memory <= high:
         return []
-    axes.axhline(nominal, color=LIGHT["card"], linewidth=1.1, linestyle=(0, (5, 2.5)))
-    return [End(y=nominal, text=f"card, {nominal / GB:.0f} GB", colour=LIGHT["card"])]
+    axes.axhline(memory, color=LIGHT["card"], linewidth=1.1, linestyle=(0, (5, 2.5)))
+    return [End(y=memory, text=f"card, {memory / GB:.0f} GB", colour=LIGHT["card"])]
 
 
 def card_caption(part: Part, drawn: Sequence[End]) -> str:
     """What the card's line is, where it is drawn."""
-    nominal = part.campaign.gpu_bytes
-    return f"Dashed: the card's nominal memory, {nominal / 2**30:.0f} GiB. " if drawn and nominal else ""
+    memory = part.campaign.gpu_bytes
+    return f"Dashed: the card's memory, {memory / 2**30:.0f} GiB. " if drawn and memory else ""

@@ -24,16 +24,31 @@ from harness.records import Phase
 PREDICTED = "PREDICTED FROM REPLAYS — no card was measured"
 LOWEST = 128  # tokens at the bottom of the axis
 CHUNK_TOKENS = 2048  # of the chunked prefill that stands beside the single shot
+# One card of each size that people have: a line for every section of gpus.toml could not be told from its neighbours.
+CARDS = (
+    "rtx-5080",
+    "rtx-4090",
+    "rtx-5090",
+    "a100-40gb",
+    "l40s",
+    "h100",
+    "rtx-pro-6000",
+    "gb10",
+    "h200",
+    "b200",
+    "b300",
+)
 
 
 def card_frontiers() -> Callable[[Part], list[Frontier]]:
-    """What fits every card of ``configs/gpus.toml``, of a configuration; what is stored is read once for all."""
-    library, cards = Library.of(), tuple(read_cards(GPUS).values())
+    """What fits each of :data:`CARDS`, of a configuration; what is stored is read once for all."""
+    library, known = Library.of(), read_cards(GPUS)
+    cards = tuple(known[label] for label in CARDS)
     return lambda part: _frontiers_of(part, library, cards)
 
 
 def _frontiers_of(part: Part, library: Library, cards: Sequence[Card]) -> list[Frontier]:
-    """A prefill, one in chunks and a decode on every card; nothing of what is unknown."""
+    """A prefill, one in chunks and a decode on each card; nothing of what is unknown."""
     configuration = part.configuration
     variant = variant_of(configuration)
     asked: list[tuple[Phase, str]] = [("prefill", variant), ("decode", variant)]

@@ -88,7 +88,7 @@ class Part:
         return Workload(configuration=self.configuration, phase=phase, context_tokens=context_tokens, batch=batch)
 
     def fits(self, requested_bytes: int) -> bool:
-        """Whether the card's nominal memory holds so much; every card does where it is not known."""
+        """Whether the card's memory holds so much; every card does where it is not known."""
         return self.campaign.gpu_bytes is None or requested_bytes <= self.campaign.gpu_bytes
 
     def request(self, workload: Workload) -> Request:

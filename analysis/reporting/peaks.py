@@ -119,7 +119,7 @@ def _caption(part: Part, phase: Phase) -> str:
     sentences = [
         f"Dots: requested bytes at the peak, from {part.campaign.results.path.name}.",
         _lines(formula),
-        f"Hollow: more than the card's nominal memory ({beyond} of {len(sizes)})." if beyond else "",
+        f"Hollow: more than the card's memory ({beyond} of {len(sizes)})." if beyond else "",
         f"Crosses: out of memory ({len(refused)}), at what was held and asked for"
         f"{', or at the card’s memory where that is not known' if silent else ''}."
         if refused

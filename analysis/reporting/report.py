@@ -165,8 +165,9 @@ def _nth(part: Part, phase: Phase, number: int) -> tuple[int, ...]:
 def _frontiers(part: Part, frontiers: Sequence[Frontier]) -> list[Drawing]:
     caption = (
         "Solid line: fits. Band: within the margin: what the allocator adds is known in an interval, at most 1 GiB is "
-        "assumed beside it, and a card has its nominal memory or up to a tenth less. Nothing longer than 262,144 "
-        "tokens was tried. Cards that hold the same are one line; the table names them."
+        "assumed beside it, and a card has what one of its label reported, else its nominal memory or up to a tenth "
+        "less. Nothing longer than 262,144 tokens was tried. One card of each size; those that hold the same are one "
+        "line, and the table names them. make capacity answers for every card of configs/gpus.toml."
     )
     drawings = []
     for (phase, chunk), own in by_kind(frontiers).items():

@@ -138,7 +138,7 @@ def _caption(
         f"{said} of {part.campaign.results.path.name}. {_exact(found)}",
         f"The largest difference within the card's memory: {worst}." if any(found.values()) else "",
         "GB where no unit is given." if numbers and any("." in t and " " not in t for t in texts) else "",
-        "In italics: more than the card's nominal memory." if numbers and len(held) < len(found) else "",
+        "In italics: more than the card's memory." if numbers and len(held) < len(found) else "",
         f"{'OOM' if numbers else 'Grey'}: out of memory." if part.out_of_memory(phase) else "",
     ]
     return " ".join(filter(None, sentences))

@@ -40,6 +40,12 @@ class Device(Protocol):
     def describe(self) -> dict[str, Any]:
         """The ``gpu_*``, ``mig``, ``driver``, ``cuda`` and ``allocator*`` fields of an Environment."""
 
+    def silicon(self) -> dict[str, int | None]:
+        """What sizes depend on beside the capability, for a section of ``configs/gpus.toml``; empty without a card.
+
+        multiprocessors, shared_memory_bytes (a block's opt-in maximum), l2_bytes, and neighbour_bytes as below.
+        """
+
     def session(self) -> AbstractContextManager[None]:
         """Everything torch does for this device happens inside."""
 

@@ -32,6 +32,10 @@ class CpuDevice:
         """No card, no allocator."""
         return NO_CARD
 
+    def silicon(self) -> dict[str, int | None]:
+        """There is no card to profile."""
+        return {}
+
     def session(self) -> AbstractContextManager[None]:
         """Nothing to set up."""
         return nullcontext()

@@ -61,6 +61,16 @@ class CudaDevice:
             "allocator": self._probes,
         }
 
+    def silicon(self) -> dict[str, int | None]:
+        """See :class:`harness.devices.Device`; read from CUDA."""
+        p = self._properties
+        return {
+            "multiprocessors": p.multi_processor_count,
+            "shared_memory_bytes": p.shared_memory_per_block_optin,
+            "l2_bytes": p.L2_cache_size,
+            "neighbour_bytes": self.neighbour_bytes(),
+        }
+
     def _mig(self) -> str | None:
         if " MIG " in self._properties.name:
             return str(self._properties.name)

@@ -78,6 +78,8 @@ class _Properties:
     multi_processor_count: int
     shared_memory_per_block: int
     shared_memory_per_block_optin: int
+    max_threads_per_multi_processor: int
+    L2_cache_size: int
 
 
 class _Driver:
@@ -116,10 +118,12 @@ def answer_as(gpu: Gpu) -> None:
         name=gpu.names[0],
         major=major,
         minor=minor,
-        total_memory=gpu.memory_gib * 2**30,
+        total_memory=gpu.pretended_bytes,
         multi_processor_count=gpu.multiprocessors,
         shared_memory_per_block=49152,
         shared_memory_per_block_optin=gpu.shared_memory_bytes,
+        max_threads_per_multi_processor=gpu.threads_per_multiprocessor,
+        L2_cache_size=gpu.l2_bytes,
     )
     torch.cuda.get_device_name = lambda device=None: gpu.names[0]
     torch.cuda.get_device_capability = lambda device=None: (major, minor)

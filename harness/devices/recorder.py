@@ -16,7 +16,6 @@ from harness.events import Allocation, EventLog, peak_site
 from harness.records import Peak
 
 
-
 class Recorder(TorchDispatchMode):
     """An event log being written. Enter it around the workload; storages of ``model`` are born before the first op.
 

@@ -71,7 +71,9 @@ class Trace(TorchDispatchMode):
 
     def log(self) -> EventLog:
         """The log so far."""
-        entries = [e for e in torch.cuda.memory._snapshot()["device_traces"][0] if e["action"] in ("alloc", "free_completed")]
+        entries = [
+            e for e in torch.cuda.memory._snapshot()["device_traces"][0] if e["action"] in ("alloc", "free_completed")
+        ]
         births: list[dict[str, Any]] = [*self._residents]
         deaths: dict[int, int] = {}
         at: dict[int, int] = {}
@@ -116,7 +118,15 @@ def _residents(model: torch.nn.Module, base_bytes: int) -> list[dict[str, Any]]:
 
     def add(size: int, shape: tuple[int, ...], dtype: str, op: str, module: str) -> None:
         births.append(
-            {"born": len(births), "bytes": size, "shape": shape, "dtype": dtype, "op": op, "module": module, "source": ""}
+            {
+                "born": len(births),
+                "bytes": size,
+                "shape": shape,
+                "dtype": dtype,
+                "op": op,
+                "module": module,
+                "source": "",
+            }
         )
 
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:

@@ -101,9 +101,13 @@ def _build(wheel: Wheel, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     except OSError as error:
-        raise NoEmulation(f"the stubs of the emulated card can't be kept: {error.filename}: {error.strerror}") from error
+        raise NoEmulation(
+            f"the stubs of the emulated card can't be kept: {error.filename}: {error.strerror}"
+        ) from error
     try:
-        _compile([compiler, *_SHARED_FLAGS, f"-Wl,-soname,{SHARED}", "-o", work / SHARED, STUBS / "card.c", "-lpthread"])
+        _compile(
+            [compiler, *_SHARED_FLAGS, f"-Wl,-soname,{SHARED}", "-o", work / SHARED, STUBS / "card.c", "-lpthread"]
+        )
         for stub in LIBRARIES:
             _library(compiler, wheel, stub, work)
         (work / "wheel.json").write_text(json.dumps({"architectures": _architectures()}), encoding="utf-8")
@@ -201,7 +205,9 @@ def _version_node(path: Path) -> str:
         for section in ELFFile(file).iter_sections():
             if isinstance(section, GNUVerDefSection):
                 names = [aux.name for _, auxiliaries in section.iter_versions() for aux in auxiliaries]
-                return str(next(name for name in reversed(names) if name != path.name) if len(set(names)) > 1 else names[0])
+                return str(
+                    next(name for name in reversed(names) if name != path.name) if len(set(names)) > 1 else names[0]
+                )
     return path.name
 
 

@@ -155,9 +155,7 @@ def _write_report() -> None:
         "pid": os.getpid(),
         "program": sys.argv[:1],
         "peaks": [{"card": device, **peaks} for device, peaks in sorted(_highest.items())],
-        "retries": [
-            int(torch.cuda.memory_stats(device).get("num_ooms", 0)) for device in sorted(_highest)
-        ],
+        "retries": [int(torch.cuda.memory_stats(device).get("num_ooms", 0)) for device in sorted(_highest)],
         "guessed": guesses(),
     }
     path = Path(os.environ[REPORT]) / f"{os.getpid()}.json"

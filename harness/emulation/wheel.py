@@ -61,7 +61,9 @@ def find_wheel() -> Wheel:
         raise NoEmulation(f"an emulated card needs Linux on x86-64, and this is {system} on {machine}")
     torch = installed_torch()
     if torch.cuda is None:
-        raise NoEmulation(f"an emulated card needs a CUDA build of PyTorch, and torch {torch.version} is a CPU-only one")
+        raise NoEmulation(
+            f"an emulated card needs a CUDA build of PyTorch, and torch {torch.version} is a CPU-only one"
+        )
     if int(torch.cuda.partition(".")[0]) != CUDA_MAJOR:
         raise NoEmulation(
             f"an emulated card needs PyTorch for CUDA {CUDA_MAJOR}, and torch {torch.version} is for CUDA {torch.cuda}"
