@@ -317,7 +317,8 @@ def _conclude(summary: Summary, grid: Grid, path: Path) -> None:
         )
     if summary.unbuilt:
         console.print(
-            f"The model does not fit this card: it was out of memory while it was built. {summary.beyond_memory} not run."
+            "The model does not fit this card: it was out of memory while it was being built. "
+            f"{summary.beyond_memory} not run."
         )
     elif summary.beyond_memory:
         console.print(f"{summary.beyond_memory} not run: a smaller workload of their kind was out of memory.")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from harness.child import Child
+from harness.emulation.profile import emulation_of, profile_of
 from harness.events import EventLog
 from harness.gpus import labelled, read_gpus
 from harness.records import Configuration, Measured, Workload, decode, encode
@@ -34,14 +35,16 @@ class Asked:
 
     def __init__(self, configuration: Configuration, device: str, gpu: str, module: str) -> None:
         self.configuration = configuration
+        card = labelled(read_gpus(CONFIGS / "gpus.toml"), gpu)[0]
         order = {
             "device": device,
-            "answer_as": encode(labelled(read_gpus(CONFIGS / "gpus.toml"), gpu)[0]),
+            "answer_as": encode(card),
             "configuration": encode(configuration),
             "config_file": str(CONFIGS / "models" / f"{configuration.model}.json"),
             "weights": None,
         }
-        self.child = Child(order, module)
+        variables = emulation_of((profile_of(card),)).variables if device == "emulated" else {}
+        self.child = Child.alone(order, module, variables)
         self.child.ask({"do": "build"}, DEADLINE_S)
 
     def workload(self, phase: Any, batch: int, context: int, **axes: Any) -> Workload:

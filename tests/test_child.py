@@ -10,7 +10,6 @@ import pytest
 from harness.child import Child, Nurseries, WorkerFailed
 from harness.records import Failure
 
-
 Stub = Callable[[str], Child]
 
 

@@ -131,7 +131,6 @@ def test_folder_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        ({"describe": FOUND | {"device": "fake"}}, "torch 2.14.1+cu130 finds no CUDA device"),
         ({"describe": FOUND | {"mig": "enabled"}}, "MIG slice"),
         ({"silicon": WorkerFailed(Failure(reason="crash", message="off the bus"))}, "asked: off the bus"),
     ],

@@ -88,7 +88,7 @@ class CudaDevice:
         yield
 
     @contextmanager
-    def recording(self) -> Iterator[CudaRecording]:
+    def recording(self) -> Iterator["CudaRecording"]:
         """Counters of the caching allocator."""
         yield CudaRecording(self)
 

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerDefSection
@@ -186,7 +187,7 @@ def _names(wheel: Wheel, stub: Stub) -> set[str]:
 
 def _symbols(path: Path, section: str) -> Iterator[tuple[str, str, bool]]:
     with path.open("rb") as file:
-        table = ELFFile(file).get_section_by_name(section)
+        table: Any = ELFFile(file).get_section_by_name(section)
         for symbol in table.iter_symbols():
             yield symbol.name, symbol["st_info"]["type"], symbol["st_shndx"] != "SHN_UNDEF"
 

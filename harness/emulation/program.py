@@ -127,13 +127,13 @@ _COUNTERS = {"requested": "requested_bytes", "allocated": "allocated_bytes", "re
 
 def _watch_peaks(torch: ModuleType) -> None:
     """The program may reset its peaks; what they were until then is kept."""
-    reset = torch._C._cuda_resetPeakMemoryStats  # type: ignore[attr-defined]
+    reset = torch._C._cuda_resetPeakMemoryStats
 
     def and_keep(device: int) -> None:
         _keep_peaks(torch)
         reset(device)
 
-    torch._C._cuda_resetPeakMemoryStats = and_keep  # type: ignore[attr-defined]
+    torch._C._cuda_resetPeakMemoryStats = and_keep
 
 
 def _keep_peaks(torch: Any) -> None:

@@ -1,4 +1,4 @@
-"""The installed build of PyTorch, looked at without importing it: where its libraries are, and whether it can be emulated."""
+"""The installed build of PyTorch, looked at without importing it: where it is, and whether it can be emulated."""
 
 import importlib.util
 import platform

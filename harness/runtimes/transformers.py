@@ -6,6 +6,7 @@ downloaded and no code of a checkpoint is run. Calls run under ``no_grad``, as `
 
 import importlib
 import importlib.metadata
+import inspect
 import os
 import platform
 import sys
@@ -214,9 +215,15 @@ def forward(loaded: Loaded, workload: Workload, live: Live, before_call: Callabl
 
 
 def _call(loaded: Loaded, input_ids: torch.Tensor, cache: Any, logits_to_keep: int) -> torch.Tensor:
+    kept = {_cache_argument(loaded.model): cache}
     with torch.no_grad():
-        out = loaded.model(input_ids=input_ids, past_key_values=cache, use_cache=True, logits_to_keep=logits_to_keep)
+        out = loaded.model(input_ids=input_ids, use_cache=True, logits_to_keep=logits_to_keep, **kept)
     return out.logits  # type: ignore[no-any-return]
+
+
+def _cache_argument(model: Any) -> str:
+    """What the model calls its cache: transformers 5.24.0 renamed it."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def held(live: Live) -> Held:

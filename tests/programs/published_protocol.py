@@ -9,6 +9,7 @@ each part ``max_memory_allocated``. Prints one JSON object: for each context the
 
 import json
 import sys
+from typing import Any
 
 import torch
 from transformers import Qwen3_5Config, Qwen3_5ForCausalLM
@@ -16,7 +17,7 @@ from transformers import Qwen3_5Config, Qwen3_5ForCausalLM
 GENERATED = 64
 
 
-def model_on_card(config_file):
+def model_on_card(config_file: str) -> Any:
     """The model with random weights, as ``from_pretrained(…).to("cuda")`` leaves it."""
     config = Qwen3_5Config.from_json_file(config_file).text_config
     torch.set_default_dtype(torch.bfloat16)
@@ -26,7 +27,7 @@ def model_on_card(config_file):
     return model.to("cuda").eval()
 
 
-def peak():
+def peak() -> int:
     """The highest of what was allocated since the last call."""
     torch.cuda.synchronize()
     bytes_ = torch.cuda.max_memory_allocated()
@@ -34,30 +35,30 @@ def peak():
     return bytes_
 
 
-def prefill(model, prompt):
+def prefill(model: Any, prompt: torch.Tensor) -> None:
     """A warm-up and one more, without a cache."""
     for _ in range(2):
         model(input_ids=prompt, use_cache=False)
 
 
-def start(model, prompt):
+def start(model: Any, prompt: torch.Tensor) -> tuple[Any, torch.Tensor]:
     """A prefill that leaves its cache and the next token."""
     out = model(input_ids=prompt, use_cache=True)
     return (out.cache if hasattr(out, "cache") else out.past_key_values), next_token(out)
 
 
-def next_token(out):
+def next_token(out: Any) -> torch.Tensor:
     """The likeliest one."""
-    return out.logits[:, -1, :].argmax(dim=-1, keepdim=True)
+    return torch.argmax(out.logits[:, -1, :], dim=-1, keepdim=True)
 
 
-def go_on(model, cache, token, count):
+def go_on(model: Any, cache: Any, token: torch.Tensor, count: int) -> None:
     """So many tokens more."""
     for _ in range(count):
         token = next_token(model(input_ids=token, past_key_values=cache, use_cache=True))
 
 
-def generate(model, prompt):
+def generate(model: Any, prompt: torch.Tensor) -> None:
     """Twice: a prefill and tokens after it; the first cache is still alive when the second prefill runs."""
     cache, token = start(model, prompt)
     go_on(model, cache, token, 4)
@@ -65,24 +66,24 @@ def generate(model, prompt):
     go_on(model, cache, token, GENERATED)
 
 
-@torch.no_grad()
-def main():
+def main() -> None:
     """All contexts in turn, in one process."""
     config_file, *contexts = sys.argv[1:]
     model = model_on_card(config_file)
-    told = {}
+    told: dict[int, list[int] | str] = {}
     for context in map(int, contexts):
         prompt = torch.randint(0, model.config.vocab_size, (1, context), device="cuda")
         try:
             peak()
             prefill(model, prompt)
-            told[context] = [peak()]
+            first = peak()
             generate(model, prompt)
-            told[context].append(peak())
+            told[context] = [first, peak()]
         except torch.cuda.OutOfMemoryError as error:
             told[context] = str(error)
             torch.cuda.empty_cache()
     print(json.dumps(told))
 
 
-main()
+with torch.no_grad():
+    main()
