@@ -158,8 +158,10 @@ def _library(compiler: str, wheel: Wheel, stub: Stub, work: Path) -> None:
         script.write_text(f"{_version_node(wheel.library(stub.soname))} {{ global: *; }};\n", encoding="utf-8")
         version = [f"-Wl,--version-script={script}"]
     _compile(
-        [compiler, *_SHARED_FLAGS, f"-Wl,-soname,{stub.soname}", "-Wl,-rpath,$ORIGIN", *version]
-        + ["-o", work / stub.soname, body, rest, f"-I{STUBS}", work / SHARED, "-ldl", "-lpthread"]
+        [
+            *(compiler, *_SHARED_FLAGS, f"-Wl,-soname,{stub.soname}", "-Wl,-rpath,$ORIGIN", *version),
+            *("-o", work / stub.soname, body, rest, f"-I{STUBS}", work / SHARED, "-ldl", "-lpthread"),
+        ]
     )
 
 
