@@ -11,6 +11,7 @@ from pathlib import Path
 from analysis.calibration import Calibration, read_calibration
 from analysis.files import put
 from analysis.formula import TERMS
+from analysis.kinds import kind_of
 from analysis.tables import configuration_text, frame, markdown, number
 from analysis.verdict import Verdict
 from harness.records import Configuration, ResultsFile
@@ -52,7 +53,7 @@ def readme_table(results: Path) -> str:
     ]
     for path, calibration in calibrations(results):
         where = path.parent.relative_to(results).as_posix()
-        label = f"{where} (replayed)" if calibration.environment.device == "fake" else where
+        label = f"{where}{kind_of(calibration.environment).suffix}"
         for configuration, cells in coefficients(calibration):
             rows.append(f"| {label} | {configuration_text(configuration)} | {' | '.join(cells)} | `{digest(path)}` |")
     return "\n".join(rows)
