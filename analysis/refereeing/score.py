@@ -38,7 +38,7 @@ class Error:
 
     @property
     def bytes(self) -> int:
-        """Predicted minus measured: positive is too high."""
+        """Predicted minus counted: positive is too high."""
         return self.predicted_bytes - self.measured_bytes
 
 
@@ -140,7 +140,7 @@ def _in_bytes(request: Request, name: str, said: int, truth: int) -> None:
             hint = f"it looks like bytes taken for {unit}: divide by {size:,}"
         else:
             continue
-        raise EstimatorError(f"{request.text}: {name}_bytes is {said:,}, where {truth:,} B were measured; {hint}")
+        raise EstimatorError(f"{request.text}: {name}_bytes is {said:,}, where {truth:,} B were counted; {hint}")
 
 
 def score(found: Iterable[Error]) -> Score | None:

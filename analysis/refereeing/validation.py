@@ -17,7 +17,7 @@ POINT_TERMS = ("weights", "kv_cache", "state", "rest", "total")
 
 def validation_markdown(found: Sequence[Scored], replaced: Sequence[Scored] = ()) -> Iterator[str]:
     """The lines of the whole report; ``replaced``: the same campaigns, scored for the version before."""
-    yield f"# {found[0].estimator} against measured bytes"
+    yield f"# {found[0].estimator} against counted bytes"
     yield from campaign_sections(found)
     for before, now in zip(replaced, found, strict=False):
         lines = changes(before.errors, now.errors)
@@ -63,7 +63,7 @@ def campaign_lines(campaign: Campaign) -> Iterator[str]:
     if campaign.invented:
         left_out += f"; {campaign.invented} more read values that nothing had written, and are left out"
     yield f"{len(campaign.points)} points of `{campaign.results.path.name}`{left_out}."
-    yield "Errors are predicted minus measured; GB is 10^9 bytes. The rest is an estimator's overhead and activations,"
+    yield "Errors are predicted minus counted; GB is 10^9 bytes. The rest is an estimator's overhead and activations,"
     yield "held against what a peak has beside weights, cache and states: the transient, inputs, logits, buffers."
 
 
@@ -102,5 +102,5 @@ def point_table(found: Sequence[Error]) -> list[str]:
                 percent(total.bytes / total.measured_bytes, signed=True),
             ]
         )
-    header = ("phase", "context", "batch", "predicted, GB", "measured, GB", *POINT_TERMS, "total, %")
+    header = ("phase", "context", "batch", "predicted, GB", "counted, GB", *POINT_TERMS, "total, %")
     return table(header, rows)
