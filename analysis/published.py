@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from analysis.calibration import Calibration, read_calibration
-from analysis.files import put
+from analysis.files import put, said
 from analysis.formula import TERMS
 from analysis.kinds import kind_of
 from analysis.tables import configuration_text, frame, markdown, number
@@ -28,7 +28,8 @@ class NotPublished(ValueError):
 def digest(path: Path) -> str:
     """First 10 hex digits of the SHA-256 of a calibration's numbers, as stored, and of what they hold for."""
     stored = json.loads(path.read_text(encoding="utf-8"))
-    numbers = [stored["fingerprint"], stored["terms"]]
+    terms = [{**term, "configuration": said(Configuration, term["configuration"])} for term in stored["terms"]]
+    numbers = [stored["fingerprint"], terms]
     return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()[:10]
 
 

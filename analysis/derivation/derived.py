@@ -8,12 +8,13 @@ forms of which the largest one is the peak. Nothing is said of a shape outside e
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from analysis.derivation.forms import Call, Domain, Ints, call_factors, design
+from analysis.files import said
 from harness.records import Configuration, Environment, Kernels, Phase, Workload, encode
 
 SOURCE_FIELDS = ("transformers", "fla", "causal_conv1d", "config_sha256")
@@ -266,12 +267,7 @@ def point_bytes(piece: Piece | Line, regime: Regime, chunk: int, batch: int, con
 
 
 def derived_key(environment: Environment, configuration: Configuration, phase: Phase, kernels: Kernels) -> str:
-    """First 12 hex digits of the SHA-256 of everything that decides the program.
-
-    A field that the records did not always have counts only where it says something, so that old files keep their keys.
-    """
+    """First 12 hex digits of the SHA-256 of everything that decides the program."""
     program = {name: getattr(environment, name) for name in PROGRAM_FIELDS}
-    added = {f.name: f.default for f in fields(Configuration) if f.default is not MISSING}
-    asked = {k: v for k, v in encode(configuration).items() if not (k in added and v == added[k])}
-    values = [program, asked, phase, encode(kernels)]
+    values = [program, said(Configuration, encode(configuration)), phase, encode(kernels)]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
