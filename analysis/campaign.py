@@ -41,10 +41,10 @@ class Campaign:
 
 
 def read_campaign(file: Path) -> Campaign:
-    """The campaign of a results file, judged by the config that was measured; :class:`MixedError` if nothing ran."""
+    """The campaign of a results file, judged by the config that was measured; :class:`MixedError` if nothing counts."""
     campaign = stored_campaign(file)
     if not campaign.points:
-        raise MixedError(f"{file}: no point ran, so nothing can be held against it")
+        raise MixedError(f"{file}: no point ran that counts, so nothing can be held against it")
     return campaign
 
 

@@ -112,6 +112,12 @@ def test_a_replay_of_another_torch_has_no_formula() -> None:
     assert [] == derived_rows(dataclasses.replace(own, environment=other))
 
 
+def test_a_cpu_has_no_formula() -> None:
+    own = emulated()
+    cpu = dataclasses.replace(own.environment, device="cpu", gpu_label="cpu", gpu_capability=None)
+    assert [] == derived_rows(dataclasses.replace(own, environment=cpu))
+
+
 def test_formulas_of_every_card_are_looked_through() -> None:
     assert ROOT / "results" / "a100-80gb" not in set((ROOT / "results").iterdir())
     assert {"prefill", "decode"} == {f.phase for f in formulas_for(emulated())}

@@ -27,7 +27,7 @@ from analysis.reporting.residuals import residuals_of
 from analysis.reporting.tabular import frontier_table, point_table
 from harness.records import Measured, ResultsFile
 from tests.conftest import BIG, CONFIGS, ROOT
-from tests.emulated import CARD, CONTEXT_BYTES, GUESS, WORKSPACE_BYTES, changed, emulated, replay
+from tests.emulated import CARD, CONTEXT_BYTES, GUESS, WORKSPACE_BYTES, changed, emulated, out_of_memory, replay
 from tests.reported import frontiers
 from tests.synthetic import write
 from tests.test_emulated import SHAPES, filed, guessing
@@ -114,6 +114,18 @@ def test_the_page_marks_points_with_invented_reads(tmp_path: Path) -> None:
     rows = [row for row in point_table(part).rows if "invented reads" in row]
     assert (3, True) == (len(rows), all(GUESS.source in row[-1] for row in rows))
     assert "3 read what nothing had written and count nowhere" in build([file]).html
+
+
+def test_a_page_of_what_did_not_fit_or_does_not_count_says_so(tmp_path: Path) -> None:
+    own = emulated()
+    first = own.measurements[0]
+    assert isinstance(first.outcome, Measured)
+    lost = dataclasses.replace(first, outcome=out_of_memory(first.outcome, "build"))
+    refused = build([filed(tmp_path, dataclasses.replace(own, measurements=(lost,)))]).html
+    invented = build([filed(tmp_path, guessing(own, range(10**6)))]).html
+    assert "no drift; does not fit: build" in refused
+    assert "There is no peak to show: nothing ran." in refused
+    assert "There is no peak to show: every point read what nothing had written." in invented
 
 
 def test_ours_is_left_out_of_a_scoreboard_where_a_full_card_left_it_no_form(tmp_path: Path) -> None:

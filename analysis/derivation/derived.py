@@ -15,6 +15,7 @@ import numpy as np
 
 from analysis.derivation.forms import Call, Domain, Ints, call_factors, design
 from analysis.files import said
+from analysis.kinds import EMULATED, MEASURED, kind_of
 from harness.records import Configuration, Environment, Kernels, Phase, Workload, encode
 
 SOURCE_FIELDS = ("transformers", "fla", "causal_conv1d", "config_sha256")
@@ -186,8 +187,8 @@ class Derived:
         same path through them. PyTorch, Triton, the capability and the attention kernel that PyTorch picks may be
         others: they decide what an op takes inside, which the formula does not have and which is to be found out.
         """
-        replay = environment.device == "fake"
-        names, kernels_seen = (PROGRAM_FIELDS, ()) if replay else (SOURCE_FIELDS, SOURCE_KERNELS)
+        on_card = kind_of(environment) in (MEASURED, EMULATED)
+        names, kernels_seen = (SOURCE_FIELDS, SOURCE_KERNELS) if on_card else (PROGRAM_FIELDS, ())
         differing = [
             f"{name} is {theirs!r}, the formula's is {ours!r}"
             for name, ours, theirs in (

@@ -50,6 +50,7 @@ def campaign_facts(campaign: Campaign, parts: Sequence[Part]) -> dict[str, Any]:
         "calibration": campaign.calibration.origin if campaign.calibration else "",
         "derived": [formula.origin for part in parts for formula in part.derived],
         "points": len(campaign.points),
+        "invented": campaign.invented,
         "points_text": points_text(campaign, len(refused)),
         "file": source_text(campaign),
         "environment_text": environment_text(results.environment),
@@ -59,8 +60,9 @@ def campaign_facts(campaign: Campaign, parts: Sequence[Part]) -> dict[str, Any]:
 
 
 def summary_text(verdicts: Sequence[Verdict]) -> str:
-    """The gate's answer for a reader: "no drift", or what drifted."""
-    return "no drift" if exit_code(verdicts) == 0 else summary(verdicts).removeprefix("exit 1: ")
+    """The gate's answer for a reader: "no drift", what did not fit, or what drifted."""
+    text = summary(verdicts).partition(": ")[2]
+    return text.replace("in agreement", "no drift") if exit_code(verdicts) == 0 else text
 
 
 def points_text(campaign: Campaign, refused: int) -> str:
@@ -68,7 +70,7 @@ def points_text(campaign: Campaign, refused: int) -> str:
     ran = len(campaign.points) + campaign.left_out
     beyond = f"; {campaign.left_out:,} of them need more than the card holds and are left out of the scoreboard"
     return (
-        (counted(ran) if ran else "nothing ran")
+        (counted(ran) if ran else "nothing ran that counts" if campaign.invented else "nothing ran")
         + (beyond if campaign.left_out else "")
         + (f"; {counted(refused, 'workload')} ran out of memory" if refused else "")
         + (f"; {campaign.invented:,} read what nothing had written and count nowhere" if campaign.invented else "")
