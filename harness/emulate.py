@@ -57,7 +57,7 @@ def run(command: list[str], variables: Mapping[str, str]) -> Ran:
             done = subprocess.run(
                 [program, *command[1:]],
                 env=os.environ | variables | {REPORT: folder},
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (no threads here)
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                 check=False,
             )
         except OSError as error:
