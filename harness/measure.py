@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from harness.events import EventLog
-from harness.records import Held, Kernels, Measured, Peak, PeakSite, Workload
+from harness.records import Held, Kernels, Measured, Peak, PeakSite, Vision, Workload
 from harness.runtimes import transformers as runtime
 
 PROBE_TOKENS = 128
@@ -40,6 +40,7 @@ def measure(loaded: runtime.Loaded, workload: Workload, progress: Progress, kern
     if device.first_call_differs:
         cold = _run(loaded, workload, progress, "cold", watch_stages=True)
     warm = _run(loaded, workload, progress, "warm", watch_stages=cold is None)
+    vision = _vision(loaded, workload)
     neighbour_bytes = device.neighbour_bytes()
     return Measured(
         weights_bytes=loaded.weights_bytes,
@@ -55,6 +56,7 @@ def measure(loaded: runtime.Loaded, workload: Workload, progress: Progress, kern
         cold_s=None if cold is None else round(cold.forward_s, 4),
         warm_s=round(warm.forward_s, 4),
         neighbour_bytes=neighbour_bytes,
+        vision=vision,
     )
 
 
@@ -87,10 +89,39 @@ def _run(loaded: runtime.Loaded, workload: Workload, progress: Progress, step: s
     )
 
 
+def _vision(loaded: runtime.Loaded, workload: Workload) -> Vision | None:
+    """The vision tower in a run of its own: a device has one high-water mark, and the prompt's is another's."""
+    images = workload.configuration.images
+    if images is None or workload.phase == "decode":
+        return None
+    device = loaded.device
+    device.release()
+    with device.recording(loaded.model, watch_stages=False) as recording:
+        _ids, media = runtime.with_images(loaded, workload)
+        device.release()
+        before_bytes = recording.requested_bytes()
+        recording.start()
+        result, embeddings = runtime.see(loaded, media)
+        device.synchronize()
+        peak, _site = recording.finish()
+        vision = Vision(
+            patches=workload.batch * images.patches,
+            tokens=workload.batch * images.tokens,
+            peak_bytes=peak.requested_bytes - before_bytes,
+            kept_bytes=recording.requested_bytes() - before_bytes,
+            embeddings_bytes=runtime.storage_bytes([embeddings]),
+        )
+        del result, embeddings, media
+    return vision
+
+
 def observed_kernels(loaded: runtime.Loaded, workload: Workload) -> Kernels:
-    """See :func:`harness.runtimes.transformers.observe`; the shape is a small one that takes the workload's path."""
+    """See :func:`harness.runtimes.transformers.observe`; the shape is a small one that takes the workload's path.
+
+    Without images, since the kernels of a record are those of the language model.
+    """
     chunk = min(workload.configuration.prefill_chunk_tokens, PROBE_TOKENS // 2)
-    configuration = dataclasses.replace(workload.configuration, prefill_chunk_tokens=chunk)
+    configuration = dataclasses.replace(workload.configuration, prefill_chunk_tokens=chunk, images=None)
     small = dataclasses.replace(workload, configuration=configuration, batch=1, context_tokens=PROBE_TOKENS)
     kernels = runtime.observe(loaded, small)
     loaded.device.release()
