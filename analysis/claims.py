@@ -12,7 +12,7 @@ from analysis.calibration import read_calibration
 from analysis.evidence import measured
 from analysis.formula import transient_bytes
 from analysis.tables import FAKE_BANNER, environment_text
-from harness.records import Environment, Measured, Phase, Workload, read
+from harness.records import Configuration, Environment, Measured, Phase, Workload, read
 
 GB = 10**9
 MODEL, ALL_FULL, DENSE = "qwen3.5-27b", "counterfactual-27b-all-full", "counterfactual-qwen2.5-32b-layout"
@@ -27,13 +27,17 @@ Points = dict[Workload, Measured]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Campaigns:
-    """The campaigns that settle the claims: the page's model, its axes, and the two layouts it is compared with."""
+    """The campaigns that settle the claims: the page's model, its axes, and the two layouts it is compared with.
+
+    media: with images in the prompts; empty where no such campaign is stored.
+    """
 
     environment: Environment
     model: Points
     axes: Points
     all_full: Points
     dense: Points
+    media: Points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,7 @@ def read_campaigns(folder: Path) -> Campaigns:
         axes=points("axes", MODEL)[1],
         all_full=points("default", ALL_FULL)[1],
         dense=points("default", DENSE)[1],
+        media=points("media", MODEL)[1] if (folder / "media" / f"{MODEL}.calibration.json").exists() else {},
     )
 
 
@@ -127,7 +132,35 @@ def long_context_growth(c: Campaigns) -> Settled:
 
 def media_tokens(c: Campaigns) -> Settled:
     """6. Media-token overhead is excluded."""
-    return Settled(found="no workload here has media tokens", verdict=OPEN)
+    if not c.media:
+        return Settled(found="no campaign with images is stored here", verdict=OPEN)
+    text = {(w.context_tokens, w.batch): m for w, m in c.media.items() if w.configuration.images is None}
+    shapes = sorted({tokens for tokens, batch in text if batch == BATCH})
+    short, long = (text[tokens, BATCH].warm.requested_bytes for tokens in (shapes[0], shapes[-1]))
+    per_token = (long - short) / (shapes[-1] - shapes[0])
+    alone = {w: m for w, m in c.media.items() if m.vision is not None and w.batch == BATCH}
+    parts, added = [f"a prompt's peak grows by {per_token:,.0f} B a token"], 0
+    for configuration in dict.fromkeys(w.configuration for w in alone):
+        workload = min((w for w in alone if w.configuration == configuration), key=lambda w: w.context_tokens)
+        beside = text[workload.context_tokens, BATCH].warm.requested_bytes
+        parts.append(_images_cost(configuration, alone[workload], beside, per_token))
+        added += alone[workload].warm.requested_bytes > beside
+    every = added == len(parts) - 1
+    return Settled(found="; ".join(parts), verdict="holds, and it is not nothing" if every else NOT)
+
+
+def _images_cost(configuration: Configuration, m: Measured, text_peak_bytes: int, per_token: float) -> str:
+    """What a prompt's images take, term by term, in words; ``text_peak_bytes`` of a prompt as long without images."""
+    images, vision = configuration.images, m.vision
+    assert images is not None
+    assert vision is not None
+    over = m.warm.requested_bytes - text_peak_bytes
+    return (
+        f"{images.count} of {images.width_pixels}×{images.height_pixels}: {images.prompt_tokens:,} tokens "
+        f"({images.prompt_tokens * per_token / GB:.2f} GB of longer prompt), pixels {m.held.media_bytes / GB:.3f} GB, "
+        f"vision activations {vision.peak_bytes / GB:.2f} GB of which {vision.kept_bytes / GB:.3f} GB stay "
+        f"(embeddings {vision.embeddings_bytes / GB:.3f} GB), peak {over / GB:+.3f} GB beside as long a text"
+    )
 
 
 def page_weights(c: Campaigns) -> Settled:
