@@ -139,14 +139,14 @@ def media_tokens(c: Campaigns) -> Settled:
     short, long = (text[tokens, BATCH].warm.requested_bytes for tokens in (shapes[0], shapes[-1]))
     per_token = (long - short) / (shapes[-1] - shapes[0])
     alone = {w: m for w, m in c.media.items() if m.vision is not None and w.batch == BATCH}
-    parts, added = [f"a prompt's peak grows by {per_token:,.0f} B a token"], 0
-    for configuration in dict.fromkeys(w.configuration for w in alone):
-        workload = min((w for w in alone if w.configuration == configuration), key=lambda w: w.context_tokens)
+    parts, nothing = [f"left out: a prompt's peak grows by {per_token:,.0f} B a token"], False
+    by_tokens = sorted(alone, key=lambda w: (alone[w].held.media_bytes, w.context_tokens))
+    seen = {w.configuration: w for w in reversed(by_tokens)}  # the shortest prompt of each
+    for workload in dict.fromkeys((seen[by_tokens[0].configuration], seen[by_tokens[-1].configuration])):
         beside = text[workload.context_tokens, BATCH].warm.requested_bytes
-        parts.append(_images_cost(configuration, alone[workload], beside, per_token))
-        added += alone[workload].warm.requested_bytes > beside
-    every = added == len(parts) - 1
-    return Settled(found="; ".join(parts), verdict="holds, and it is not nothing" if every else NOT)
+        parts.append(_images_cost(workload.configuration, alone[workload], beside, per_token))
+        nothing = nothing or alone[workload].warm.requested_bytes <= beside
+    return Settled(found="; ".join(parts), verdict=NOT if nothing else HOLDS)
 
 
 def _images_cost(configuration: Configuration, m: Measured, text_peak_bytes: int, per_token: float) -> str:

@@ -82,11 +82,10 @@ def _judge(
     verdicts += [_judge_exact(term, exact[term.term], shapes, causes) for term in terms if term.term in exact]
     verdicts.append(_judge_ledger(configuration, ran))
     verdicts += [judge_constant(term, reference) for term in terms if term.term in ("buffers", "workspace")]
+    verdicts += [v for term in terms if term.term == "vision" for v in judge_vision(term, reference)]
     for term in terms:
         if term.term == "held":
             verdicts += _judge_held(term, shapes, causes)
-        elif term.term == "vision":
-            verdicts += judge_vision(term, reference)
         elif term.term == "transient":
             verdicts += judge_transient(term, shapes, reference)
     return verdicts
