@@ -29,6 +29,11 @@ def test_what_follows_from_it_is_told() -> None:
     assert (48, True) == (int(grid[1] * grid[2]), bool((grid[1] < grid[2]).all()))
 
 
+def test_product_is_told_without_its_kernel() -> None:
+    product = on_device([[1, 6, 8], [1, 2, 2]]).prod(-1)
+    assert ([48, 4], "meta") == (product.tolist(), product.device.type)
+
+
 def test_length_that_depends_on_values_is_found() -> None:
     repeated = torch.repeat_interleave(on_device([5, 7]), on_device([2, 1]))
     assert ((3,), [5, 5, 7]) == (tuple(repeated.shape), repeated.tolist())
