@@ -1,6 +1,7 @@
 """A device without values answers what follows from what was copied to it, and nothing else."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ def known() -> Iterator[None]:
         yield
 
 
-def on_device(values: list[int]) -> torch.Tensor:
+def on_device(values: list[Any]) -> torch.Tensor:
     """Integers, made on the host and copied."""
     return torch.as_tensor(values).to("meta")
 
