@@ -1,6 +1,7 @@
 """A device without values answers what follows from what was copied to it, and nothing else."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ def known() -> Iterator[None]:
         yield
 
 
-def on_device(values: list[int]) -> torch.Tensor:
+def on_device(values: list[Any]) -> torch.Tensor:
     """Integers, made on the host and copied."""
     return torch.as_tensor(values).to("meta")
 
@@ -27,6 +28,11 @@ def test_what_was_copied_comes_back() -> None:
 def test_what_follows_from_it_is_told() -> None:
     grid = on_device([2, 6, 8])
     assert (48, True) == (int(grid[1] * grid[2]), bool((grid[1] < grid[2]).all()))
+
+
+def test_product_is_told_without_its_kernel() -> None:
+    product = on_device([[1, 6, 8], [1, 2, 2]]).prod(-1)
+    assert ([48, 4], "meta") == (product.tolist(), product.device.type)
 
 
 def test_length_that_depends_on_values_is_found() -> None:

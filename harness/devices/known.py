@@ -16,6 +16,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 VALUELESS = ("fake", "emulated")  # kinds of device
 MOST_ELEMENTS = 2**24  # sizes and places are small; masks of L by L are nobody's question
 FACTORIES = {"aten::arange", "aten::zeros", "aten::ones", "aten::full", "aten::scalar_tensor"}
+# Their kernels are compiled by NVRTC when first used (aten/src/ATen/native/cuda/ReduceSumProdKernel.cu), which no
+# pretended card can do. The result is copied to the device instead, where it takes the same bytes.
+COMPILED_AT_USE = {"aten::prod"}
 _HOST_VALUE = "_value_on_the_host"
 
 
@@ -61,7 +64,8 @@ class KnownValues(TorchDispatchMode):
             value = self._known(args[0])
             if value is not None:
                 kwargs["output_size"] = int(value.sum())  # else the op asks its device, out of our sight
-        out = func(*args, **kwargs)
+        value = self._known(args[0]) if name in COMPILED_AT_USE else None
+        out = func(*args, **kwargs) if value is None else func(value, *args[1:], **kwargs).to(args[0].device)
         self._follow(func, args, kwargs, out)
         return out
 
