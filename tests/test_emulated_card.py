@@ -168,9 +168,9 @@ def test_program_that_does_not_fit_gets_pytorch_s_own_error() -> None:
 
 
 def test_call_that_is_not_known_ends_the_program_with_its_name() -> None:
-    ran = python("import ctypes; torch.cuda.init(); ctypes.CDLL('libcuda.so.1').cuGetExportTable()")
+    ran = python("import ctypes; torch.cuda.init(); ctypes.CDLL('libcuda.so.1').cuGreenCtxCreate()")
     assert 134 == ran.returncode
-    assert "the program called cuGetExportTable of libcuda.so.1, which the emulated card does not know" in ran.stderr
+    assert "the program called cuGreenCtxCreate of libcuda.so.1, which the emulated card does not know" in ran.stderr
 
 
 def test_accelerate_spreads_a_model_over_emulated_cards() -> None:
