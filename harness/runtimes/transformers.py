@@ -29,10 +29,8 @@ AHEAD = (
     "transformers.cache_utils",
     "transformers.masking_utils",
     "transformers.models.qwen3_5.configuration_qwen3_5",
-    "torch._inductor.compile_fx",  # fla imports these three
-    "torch.distributed.tensor.experimental",
-    "triton",
 )
+AHEAD_OF_FLA = ("torch._inductor.compile_fx", "torch.distributed.tensor.experimental", "triton")
 MODELING = "transformers.models.qwen3_5.modeling_qwen3_5"
 
 
@@ -62,15 +60,23 @@ class Live:
     offsets: torch.Tensor | None = None
 
 
-def import_ahead() -> None:
-    """Imports what every worker needs, whatever its kernels, and nothing that asks for a card."""
+def import_ahead(for_fla: bool) -> None:
+    """Imports what every worker needs, whatever its kernels; ``for_fla``: also what fla will want, 2 seconds of it."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    for name in AHEAD:
+    for name in AHEAD + (AHEAD_OF_FLA if for_fla else ()):
         try:
             importlib.import_module(name)
         except ImportError:  # not there on every platform or in every version; who needs it will say so
             continue
+
+
+def can_fork() -> bool:
+    """Whether a forked process could use a card: not after an import that asked for one (PyTorch 2.11's inductor)."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(int(torch.cuda._is_in_bad_fork()))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def choose_kernels(configuration: Configuration) -> None:
