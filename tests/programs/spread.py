@@ -12,7 +12,7 @@ def main() -> None:
     config = Qwen3Config(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, vocab_size=50_000)
     with init_empty_weights():
         model = Qwen3ForCausalLM(config)
-    room = dict.fromkeys(range(torch.cuda.device_count()), 3 << 30)
+    room = dict.fromkeys(range(torch.cuda.device_count()), 4 << 30)
     placed = infer_auto_device_map(model, max_memory=room, no_split_module_classes=["Qwen3DecoderLayer"])
     model = dispatch_model(model.to_empty(device="cpu"), placed)
     with torch.no_grad():
