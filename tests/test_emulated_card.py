@@ -179,6 +179,21 @@ def test_accelerate_spreads_a_model_over_emulated_cards() -> None:
     assert [True, True] == [peak > 2**30 for peak in json.loads(ran.stdout.splitlines()[-1])]
 
 
+def test_training_step_has_parameters_gradients_moments_and_an_update() -> None:
+    ran = emulated("python", "-m", "tests.programs.step")
+    assert 0 == ran.returncode, ran.stderr
+    parameters = 4 * (2 * 1024 * 4096 + 4096 + 1024)
+    assert 5 * parameters <= int(ran.stdout) <= 5 * parameters + 32 * 2**20
+
+
+@pytest.mark.parametrize(("options", "buffer_bytes"), [((), 0), (("--compile",), 256 * 2**20)])
+def test_buffer_of_tuning_is_there_if_kernels_are_compiled(options: tuple[str, ...], buffer_bytes: int) -> None:
+    ran = harness("emulate", *options, "--card", "h100", "--", "python", "-m", "tests.programs.tuned")
+    assert 0 == ran.returncode, ran.stderr
+    first, second = json.loads(ran.stdout.splitlines()[-1])
+    assert (buffer_bytes, 2 * 4 * 2**20) == (first - second, second)
+
+
 @pytest.mark.parametrize(
     ("label", "said"),
     [
