@@ -5,6 +5,7 @@ itself, which no Python program sees. Before each op a number is left with the a
 entries (``torch.cuda.memory._set_memory_metadata``); the number tells op, module and source line.
 """
 
+from functools import lru_cache
 from typing import Any, Self
 
 import torch
@@ -113,28 +114,25 @@ class Trace(TorchDispatchMode):
 
 def _residents(model: torch.nn.Module, base_bytes: int) -> list[dict[str, Any]]:
     """Births of the model's storages, each once, and of whatever else the allocator had given out."""
+    births = list(_of_model(model))
+    if rest := base_bytes - sum(birth["bytes"] for birth in births):
+        births.append(_standing(len(births), rest, (rest,), "uint8", "workspace", ""))
+    return births
+
+
+@lru_cache(maxsize=1)
+def _of_model(model: torch.nn.Module) -> tuple[dict[str, Any], ...]:
     births: list[dict[str, Any]] = []
     seen: set[int] = set()
-
-    def add(size: int, shape: tuple[int, ...], dtype: str, op: str, module: str) -> None:
-        births.append(
-            {
-                "born": len(births),
-                "bytes": size,
-                "shape": shape,
-                "dtype": dtype,
-                "op": op,
-                "module": module,
-                "source": "",
-            }
-        )
-
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         storage = tensor.untyped_storage()
         if storage._cdata not in seen and storage.nbytes() and tensor.is_cuda:
             seen.add(storage._cdata)
-            add(storage.nbytes(), tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), "resident", name)
-    rest = base_bytes - sum(birth["bytes"] for birth in births)
-    if rest:
-        add(rest, (rest,), "uint8", "workspace", "")
-    return births
+            shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+            births.append(_standing(len(births), storage.nbytes(), shape, dtype, "resident", name))
+    return tuple(births)
+
+
+def _standing(event: int, size: int, shape: tuple[int, ...], dtype: str, op: str, module: str) -> dict[str, Any]:
+    told = {"born": event, "bytes": size, "shape": shape, "dtype": dtype}
+    return told | {"op": op, "module": module, "source": ""}
