@@ -100,7 +100,7 @@ class Child:
         self._log.truncate()
         self._unread = b""
         self._ended = False
-        self._send(encode(order))
+        self._send({"order": encode(order)})
         self.pid = self._started()
 
     @classmethod
@@ -118,7 +118,10 @@ class Child:
     def _started(self) -> int:
         """The worker's number; 0 if there is none, which the next command notices."""
         try:
-            return int(json.loads(self._line(START_DEADLINE_S)).get("started", 0))
+            while True:
+                reply = self._reply(START_DEADLINE_S)
+                if "started" in reply:  # else the end of the one before
+                    return int(reply["started"])
         except WorkerFailed:
             return 0
 
@@ -146,17 +149,25 @@ class Child:
                 continue
 
     def close(self) -> None:
-        """Ends the process, whatever it is doing; a shared nursery is then ready for the next order."""
-        if self._alone:
+        """Ends the process, whatever it is doing; a shared nursery is then ready for the next order, or ended, too."""
+        if self._alone or not self.pid:
             self._nursery.close()
             return
-        if self.pid and not self._ended:
-            _kill(self.pid)
-        while self.pid and not self._ended:
-            try:
-                self._ended = b'"ended"' in self._line(START_DEADLINE_S)
-            except WorkerFailed:  # the nursery is gone, too
-                self._ended = True
+        if not self._ended:
+            self._kill()
+        try:
+            while not self._ended:
+                self._ended = "ended" in self._reply(START_DEADLINE_S)
+        except WorkerFailed:
+            self._nursery.close()
+
+    def _kill(self) -> None:
+        """Kills the worker, unless it has ended and its number is another process's now."""
+        try:
+            if os.getpgid(self.pid) == self._process.pid:
+                os.kill(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it has ended by itself; the nursery says so
 
     def _send(self, value: Any) -> None:
         assert self._process.stdin is not None
@@ -191,13 +202,6 @@ class Child:
         lines = [line.strip() for line in self._log.read().splitlines() if line.strip() and "leaked" not in line]
         said = " | ".join(lines[-LAST_LINES:])
         return f"the worker {how}" + (f": {said}" if said else "")
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # it has ended by itself; the nursery says so
 
 
 def _close(stream: Any) -> None:

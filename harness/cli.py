@@ -99,7 +99,7 @@ def measure(
         gpus = read_gpus(CONFIGS / "gpus.toml")
         plan = _plan(gpus, Asked(gpu=gpu, emulate=emulate, fake=fake, compiled=compile_kernels), model, grid)
         plan = dataclasses.replace(plan, weights=_weights(weights, plan), budget_s=_seconds(budget))
-        path, summary = _on_file(plan, results) or _measured(plan, gpus, gpu, results)
+        path, summary = _on_file(plan, gpus, gpu, results) or _measured(plan, gpus, gpu, results)
         console.print(measurements_tables(read(path)))
         if path_to:
             Path(path_to).write_text(f"{path}\n{plan.config_file}\n", encoding="utf-8")
@@ -181,26 +181,40 @@ def _weights(given: str, plan: Plan) -> Path | None:
     return Path(given)
 
 
-def _on_file(plan: Plan, results: Path) -> tuple[Path, Summary] | None:
-    """The results file of this very campaign if nothing is missing in it; found without importing torch."""
+def _on_file(plan: Plan, gpus: tuple[Gpu, ...], asked: str, results: Path) -> tuple[Path, Summary] | None:
+    """The results file of this very campaign if nothing is missing in it; found without importing torch.
+
+    :class:`WrongEnvironment` if the card that is there, and on file, is not the one that was asked for.
+    """
     fields = _own_fields(plan) | software_installed() | {"device": plan.device}
     fields["allocator_settings"] = allocator_settings() if has_allocator(plan) else ""
     if plan.device == "cuda":
-        card = first_card()
-        if "gpu_uuid" not in card:
+        fields |= first_card()
+        if "gpu_uuid" not in fields:
             return None
-        fields |= card
     else:
-        fields["gpu_label"] = f"{plan.device}-{plan.answer_as.label}"
-    for path in sorted(results.glob(f"*/{plan.grid.name}/{plan.config_file.stem}.{plan.device}.*.jsonl")):
-        environment = read(path).environment
+        card = plan.answer_as
+        fields |= {"gpu_label": _pretended(plan), "gpu_name": card.names[0], "gpu_capability": card.capability}
+    folder = fields.get("gpu_label", "*")
+    for path in sorted(results.glob(f"{folder}/{plan.grid.name}/{plan.config_file.stem}.{plan.device}.*.jsonl")):
+        try:
+            environment = read(path).environment
+        except RecordError:  # not ours, or not whole: whoever writes to it will say so
+            continue
         if any(getattr(environment, name) != value for name, value in fields.items()):
             continue
+        if plan.device == "cuda":
+            _environment(plan, gpus, asked, encode(environment))
         with open_results(path, environment) as writer:
             if summary := complete(plan, writer):
                 _say_where(environment)
                 return path, summary
     return None
+
+
+def _pretended(plan: Plan) -> str:
+    """The label of what a card is only pretended on."""
+    return f"{plan.device}-{plan.answer_as.label}"
 
 
 def _own_fields(plan: Plan) -> dict[str, Any]:
@@ -249,7 +263,7 @@ def _environment(plan: Plan, gpus: tuple[Gpu, ...], asked: str, found: dict[str,
     if plan.device == "cuda":
         label = identified(gpus, asked or None, found["gpu_name"], found["gpu_total_bytes"], found["mig"]).label
     else:
-        label = f"{plan.device}-{plan.answer_as.label}"
+        label = _pretended(plan)
     return environment_of(found, gpu_label=label, **_own_fields(plan))
 
 
@@ -392,10 +406,15 @@ def emulate(
             emulation = emulation_of(tuple(profile_of(gpu) for gpu in cards), compile_kernels)
         except NoEmulation as missing:
             raise WrongEnvironment(str(missing)) from missing
+        if report and not Path(report).resolve().parent.is_dir():
+            raise InputError(f"--report {report}: there is no such folder")
         ran = run(command, emulation.variables)
+        print_ran(ran, Console(stderr=True))
         if report:
-            Path(report).write_text(json.dumps(dataclasses.asdict(ran), indent=2) + "\n", encoding="utf-8")
-    print_ran(ran, tuple(gpu.label for gpu in cards), Console(stderr=True))
+            try:
+                Path(report).write_text(json.dumps(dataclasses.asdict(ran), indent=2) + "\n", encoding="utf-8")
+            except OSError as error:
+                raise InputError(f"--report {report}: {error.strerror}") from error
     raise SystemExit(ran.exit_code)
 
 

@@ -78,12 +78,17 @@ class Trace(TorchDispatchMode):
         births: list[dict[str, Any]] = [*self._residents]
         deaths: dict[int, int] = {}
         at: dict[int, int] = {}
+        last: dict[int, int] = {}  # of several requests that one op got one address for, the last is the output's
+        numbers: dict[int, int] = {}
         events = len(births)
         starts: list[int] = []
         for entry in entries:
             address, number = entry["addr"], int(entry["user_metadata"] or 0)
             if entry["action"] == "alloc":
-                at[address] = len(births)
+                if (earlier := last.get(address)) is not None and numbers[earlier] == number:
+                    births[earlier] = self._birth(births[earlier]["born"], None, births[earlier]["bytes"], number)
+                last[address] = at[address] = len(births)
+                numbers[len(births)] = number
                 births.append(self._birth(events, address, entry["size"], number))
             elif address in at:
                 deaths[at.pop(address)] = events
@@ -97,10 +102,11 @@ class Trace(TorchDispatchMode):
             marks={name: len(self._residents) + sum(s < number for s in starts) for name, number in self._marks},
         )
 
-    def _birth(self, event: int, address: int, size: int, number: int) -> dict[str, Any]:
+    def _birth(self, event: int, address: int | None, size: int, number: int) -> dict[str, Any]:
         op, module, source, outputs = self._ops[number]
-        shape, dtype = outputs.get(address, ((size,), "uint8"))
-        name = op if address in outputs or not op else INSIDE + op
+        put_out = None if address is None else outputs.get(address)
+        shape, dtype = put_out or ((size,), "uint8")
+        name = op if put_out or not op else INSIDE + op
         return {
             "born": event,
             "bytes": size,
