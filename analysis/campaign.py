@@ -1,6 +1,7 @@
 """A stored results file with what belongs to it: the model's config, the calibration beside it, the card's memory."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +9,10 @@ from analysis.calibration import Calibration, WrongEnvironment, read_calibration
 from analysis.cards import read_cards
 from analysis.derivation.derived import Derived
 from analysis.derivation.derived_files import stored_formulas
-from analysis.evidence import MixedError
+from analysis.evidence import MixedError, counting, invented, measured
 from analysis.model import Shapes, read_shapes
 from analysis.refereeing.score import Point, points
-from harness.records import Measured, ResultsFile, read
+from harness.records import ResultsFile, read
 
 REPOSITORY = Path(__file__).parents[1]
 GPUS = REPOSITORY / "configs" / "gpus.toml"
@@ -19,7 +20,11 @@ GPUS = REPOSITORY / "configs" / "gpus.toml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Campaign:
-    """A results file to hold estimators against. left_out: points that ran in a replay and that no card could hold."""
+    """A results file to hold estimators against.
+
+    left_out: points that ran and that the card's nominal memory does not hold, as a replay can. invented: points that
+    read what an emulated card had to invent.
+    """
 
     results: ResultsFile
     shapes: Shapes
@@ -27,6 +32,7 @@ class Campaign:
     gpu_bytes: int | None
     points: tuple[Point, ...]
     left_out: int
+    invented: int
 
     @property
     def model(self) -> str:
@@ -35,10 +41,10 @@ class Campaign:
 
 
 def read_campaign(file: Path) -> Campaign:
-    """The campaign of a results file, judged by the config that was measured; :class:`MixedError` if nothing ran."""
+    """The campaign of a results file, judged by the config that was measured; :class:`MixedError` if nothing counts."""
     campaign = stored_campaign(file)
     if not campaign.points:
-        raise MixedError(f"{file}: no point ran, so nothing can be held against it")
+        raise MixedError(f"{file}: no point ran that counts, so nothing can be held against it")
     return campaign
 
 
@@ -46,18 +52,19 @@ def stored_campaign(file: Path) -> Campaign:
     """The same of any results file: it may be that no point ran, or none that the card holds."""
     results = read(file)
     shapes, _ = shapes_for(results, None)
-    card = read_cards(GPUS).get(results.environment.gpu_label.removeprefix("fake-"))
+    card = read_cards(GPUS).get(results.environment.card)
     gpu_bytes = card.most_bytes if card else None
     config = config_path(results, None)
     counted = points(results, shapes, str(config), gpu_bytes)
-    ran = {m.workload for m in results.measurements if m.repeat == 0 and isinstance(m.outcome, Measured)}
+    lines = counting(results.measurements).values()
     return Campaign(
         results=results,
         shapes=shapes,
         calibration=stored_for(results, None),
         gpu_bytes=gpu_bytes,
         points=counted,
-        left_out=len(ran) - len(counted),
+        left_out=len(measured(lines)) - len(counted),
+        invented=len(invented(lines)),
     )
 
 
@@ -65,6 +72,13 @@ def main_campaigns() -> list[Path]:
     """The stored results of every GPU's main campaign; layouts that nobody publishes are in no calculator either."""
     found = REPOSITORY.glob("results/*/default/*.jsonl")
     return sorted(path for path in found if not path.name.startswith("counterfactual-"))
+
+
+def campaigns_of(files: Sequence[Path] | None) -> list[Campaign]:
+    """The campaigns of these files; else the main ones in results/ of which a point ran."""
+    if files:
+        return [read_campaign(path) for path in files]
+    return [campaign for campaign in map(stored_campaign, main_campaigns()) if campaign.points]
 
 
 def model_of(results: ResultsFile) -> str:
@@ -114,6 +128,8 @@ def calibration_path(results: ResultsFile) -> Path:
 
 
 def formulas_for(results: ResultsFile) -> tuple[Derived, ...]:
-    """The derived formulas of the measured model on the measured card, of whatever software; none if none is stored."""
-    folder = REPOSITORY / "results" / results.environment.gpu_label / "derived"
-    return stored_formulas(folder, model_of(results))
+    """The derived formulas of the measured model, of whatever software and card; those of this very card first."""
+    folders = sorted((REPOSITORY / "results").glob("*/derived"))
+    own = f"fake-{results.environment.card}"
+    folders.sort(key=lambda folder: folder.parent.name != own)
+    return tuple(formula for folder in folders for formula in stored_formulas(folder, model_of(results)))

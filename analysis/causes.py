@@ -24,7 +24,12 @@ Terms = dict[str, int]
 
 
 def cause(
-    *, same_fingerprint: bool, standard_moved: bool | None, replay_moved: bool | None, estimate_moved: bool = False
+    *,
+    same_fingerprint: bool,
+    standard_moved: bool | None,
+    replay_moved: bool | None,
+    estimate_moved: bool = False,
+    emulation_moved: bool = False,
 ) -> str:
     """What moved, where bytes differ from the stored ones.
 
@@ -33,12 +38,14 @@ def cause(
 
     standard_moved: the check standard (fixed requests, one matrix product) differs from the stored one.
     replay_moved: the fake device's replay does. estimate_moved: the estimator gives another output for the stored
-    inputs. ``None``: not known.
+    inputs. emulation_moved: the card is an emulated one, and other stubs or values pretend it. ``None``: not known.
     """
     if estimate_moved:
         return "estimator drift: the same stored inputs give another output"
     if same_fingerprint:
         return "repeatability fault: same fingerprint, other bytes"
+    if emulation_moved:
+        return "emulation drift: other stubs or values pretend the card, so nothing else can be told"
     runtime = "runtime drift: allocator, cuBLAS or driver"
     code = "model-code drift: transformers"
     if standard_moved and replay_moved:

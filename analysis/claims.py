@@ -1,7 +1,8 @@
 """The FitMyGPU page on Qwen 3.5 27B, claim by claim: what was measured, and whether the claim holds.
 
 The claims are those of the page, in its own order; each is settled by points of
-stored campaigns of one GPU label, named in the table. A table made from a fake device says so.
+stored campaigns of one GPU label, named in the table. A table made without a card says so. What a card was too small
+for, or was not measured, is named where a claim needs it; the other claims are settled all the same.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ from pathlib import Path
 from analysis.calibration import read_calibration
 from analysis.evidence import measured
 from analysis.formula import transient_bytes
-from analysis.tables import FAKE_BANNER, environment_text
+from analysis.kinds import kind_of
+from analysis.tables import banner_lines, environment_text
 from harness.records import Environment, Measured, Phase, Workload, read
 
 GB = 10**9
@@ -25,15 +27,41 @@ HOLDS, NOT, OPEN = "holds", "does not hold", "not settled"
 Points = dict[Workload, Measured]
 
 
+class NotThere(LookupError):
+    """A campaign or a point that a claim needs and that is not stored; the message names it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Campaigns:
-    """The campaigns that settle the claims: the page's model, its axes, and the two layouts it is compared with."""
+    """The campaigns that settle the claims. model: the page's own, which must be there.
+
+    others: by grid and model, those that are stored: its axes, and the two layouts that it is compared with.
+    """
 
     environment: Environment
     model: Points
-    axes: Points
-    all_full: Points
-    dense: Points
+    others: dict[tuple[str, str], Points]
+
+    def other(self, grid: str, model: str) -> Points:
+        """Another campaign; :class:`NotThere` if it is not stored."""
+        if (grid, model) not in self.others:
+            raise NotThere(f"not measured here: {grid}/{model}.calibration.json is missing")
+        return self.others[grid, model]
+
+    @property
+    def axes(self) -> Points:
+        """The page's model along its other axes."""
+        return self.other("axes", MODEL)
+
+    @property
+    def all_full(self) -> Points:
+        """The same shape with full attention in every layer."""
+        return self.other("default", ALL_FULL)
+
+    @property
+    def dense(self) -> Points:
+        """A dense model of that size."""
+        return self.other("default", DENSE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +73,7 @@ class Settled:
 
 
 def read_campaigns(folder: Path) -> Campaigns:
-    """The calibrated campaigns below ``results/<gpu>``; ``OSError`` names the one that is missing."""
+    """The calibrated campaigns below ``results/<gpu>``; ``OSError`` names the page's model's if it is missing."""
 
     def points(grid: str, model: str) -> tuple[Environment, Points]:
         calibration = read_calibration(folder / grid / f"{model}.calibration.json")
@@ -53,30 +81,47 @@ def read_campaigns(folder: Path) -> Campaigns:
         return results.environment, measured(results.measurements)
 
     environment, model = points("default", MODEL)
+    others = (("axes", MODEL), ("default", ALL_FULL), ("default", DENSE))
+    stored = [(g, m) for g, m in others if (folder / g / f"{m}.calibration.json").exists()]
     return Campaigns(
-        environment=environment,
-        model=model,
-        axes=points("axes", MODEL)[1],
-        all_full=points("default", ALL_FULL)[1],
-        dense=points("default", DENSE)[1],
+        environment=environment, model=model, others={(grid, name): points(grid, name)[1] for grid, name in stored}
     )
 
 
 def at(points: Points, phase: Phase, batch: int, context: int) -> Measured:
-    """The measurement of one shape."""
-    return next(m for w, m in points.items() if (w.phase, w.batch, w.context_tokens) == (phase, batch, context))
+    """The measurement of one shape; :class:`NotThere` if it did not run."""
+    for w, m in points.items():
+        if (w.phase, w.batch, w.context_tokens) == (phase, batch, context):
+            return m
+    raise NotThere(f"not measured here: a {phase} of {context:,} tokens at batch {batch} did not run")
 
 
-def slope(points: Points, phase: Phase, reading: Callable[[Measured], int]) -> float:
-    """Bytes a token of a reading at batch 1, between the short and the long context."""
-    low, high = (reading(at(points, phase, BATCH, context)) for context in (SHORT, LONG))
-    return (high - low) / (LONG - SHORT)
+def longest(phase: Phase, *campaigns: Points) -> int:
+    """The longest context that ran at batch 1 in all campaigns; :class:`NotThere` if it is not beyond the short one."""
+    ran = [{w.context_tokens for w in p if (w.phase, w.batch) == (phase, BATCH)} for p in campaigns]
+    found = max(set.intersection(*ran), default=0)
+    if found <= SHORT:
+        raise NotThere(f"not measured here: no {phase} of more than {SHORT:,} tokens ran at batch {BATCH}")
+    return found
+
+
+def slopes(phase: Phase, reading: Callable[[Measured], int], *campaigns: Points) -> list[float]:
+    """Bytes a token of a reading at batch 1, between the short context and the longest one of all campaigns."""
+    last = longest(phase, *campaigns)
+    ends = [[reading(at(points, phase, BATCH, context)) for context in (SHORT, last)] for points in campaigns]
+    return [(high - low) / (last - SHORT) for low, high in ends]
+
+
+def up_to(last: int) -> str:
+    """How far a card's memory let a slope be taken, where it is not as far as the page goes."""
+    return "" if last == LONG else f", up to {last:,} tokens"
 
 
 def kv_layers(c: Campaigns) -> Settled:
     """1. Only 16 of 64 layers carry a KV cache."""
-    ours, full = (slope(p, "prefill", lambda m: m.held.kv_cache_bytes) for p in (c.model, c.all_full))
-    found = f"KV cache {ours:,.0f} B a token; the same shape with all 64 layers full attention {full:,.0f}"
+    ours, full = slopes("prefill", lambda m: m.held.kv_cache_bytes, c.model, c.all_full)
+    reach = up_to(longest("prefill", c.model, c.all_full))
+    found = f"KV cache {ours:,.0f} B a token; the same shape with all 64 layers full attention {full:,.0f}{reach}"
     return Settled(found=found, verdict=HOLDS if 4 * ours == full else NOT)
 
 
@@ -95,7 +140,10 @@ def flat_state(c: Campaigns) -> Settled:
 def resident_weights(c: Campaigns) -> Settled:
     """3. The text-only estimate keeps the multimodal weights on the card."""
     default = next(iter(c.model.values())).weights_bytes
-    text = next(m for w, m in c.axes.items() if w.configuration.model_class == "Qwen3_5ForCausalLM").weights_bytes
+    bare = [m for w, m in c.axes.items() if w.configuration.model_class == "Qwen3_5ForCausalLM"]
+    if not bare:
+        raise NotThere("not measured here: no workload of Qwen3_5ForCausalLM ran")
+    text = bare[0].weights_bytes
     found = f"{default:,} B with the vision tower, {text:,} B as Qwen3_5ForCausalLM: {default - text:,} B apart"
     return Settled(found=found, verdict="holds only if the default class is loaded" if default > text else NOT)
 
@@ -113,11 +161,13 @@ def monotonic(c: Campaigns) -> Settled:
 
 def long_context_growth(c: Campaigns) -> Settled:
     """5. Long-context growth is less aggressive than that of a dense full-attention stack."""
-    held = [slope(p, "prefill", lambda m: m.held.kv_cache_bytes) for p in (c.model, c.all_full, c.dense)]
-    peak = [slope(p, "prefill", lambda m: m.warm.requested_bytes) for p in (c.model, c.all_full, c.dense)]
+    stacks = c.model, c.all_full, c.dense
+    held = slopes("prefill", lambda m: m.held.kv_cache_bytes, *stacks)
+    peak = slopes("prefill", lambda m: m.warm.requested_bytes, *stacks)
     found = (
         f"cache {held[0]:,.0f} B a token against {held[1]:,.0f} (same shape, all full) and {held[2]:,.0f} (Qwen2.5-32B "
         f"layout); peak of a single-shot prefill {peak[0]:,.0f} against {peak[1]:,.0f} and {peak[2]:,.0f}"
+        f"{up_to(longest('prefill', *stacks))}"
     )
     cache, prefill = held[0] < min(held[1:]), peak[0] < min(peak[1:])
     if cache and prefill:
@@ -149,15 +199,16 @@ def page_state(c: Campaigns) -> Settled:
 
 def overhead(c: Campaigns) -> Settled:
     """9. An overhead of 10 % (5.6 GB) covers fragmentation, kernels and scratch."""
-    parts, within = [], []
-    for context in sorted({w.context_tokens for w in c.model}):
-        workload = next(w for w in c.model if (w.phase, w.batch, w.context_tokens) == ("prefill", BATCH, context))
-        m = c.model[workload]
+    parts, within, last = [], [], longest("prefill", c.model)
+    for workload, m in sorted(c.model.items(), key=lambda point: point[0].context_tokens):
+        if (workload.phase, workload.batch) != ("prefill", BATCH):
+            continue
+        context = workload.context_tokens
         core = PAGE_WEIGHTS_BYTES + m.held.kv_cache_bytes + PAGE_STATE_BYTES
         allowed = max(PAGE_LEAST_OVERHEAD_BYTES, PAGE_OVERHEAD_SHARE * core)
         needed = transient_bytes(workload, m)
         within += [context] if needed <= allowed else []
-        if context in (SHORT, LONG):
+        if context in (SHORT, last):
             parts.append(f"{needed / GB:.2f} GB at {context:,} tokens (allowed {allowed / GB:.2f})")
     found = f"scratch of a single-shot prefill alone, batch 1: {', '.join(parts)}"
     if not within:
@@ -182,13 +233,14 @@ def claims_markdown(campaigns: Campaigns) -> Iterator[str]:
     """The table, a line each; the claim's words are the first line of its function's docstring."""
     yield "# FitMyGPU on Qwen 3.5 27B, claim by claim"
     yield ""
-    if campaigns.environment.device == "fake":
-        yield f"**{FAKE_BANNER}**"
-        yield ""
+    yield from banner_lines(kind_of(campaigns.environment))
     yield environment_text(campaigns.environment)
     yield ""
     yield "| claim | found | verdict |"
     yield "|---|---|---|"
     for claim in CLAIMS:
-        settled = claim(campaigns)
+        try:
+            settled = claim(campaigns)
+        except NotThere as missing:
+            settled = Settled(found=str(missing), verdict=OPEN)
         yield f"| {(claim.__doc__ or '').strip()} | {settled.found} | **{settled.verdict}** |"

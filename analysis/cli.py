@@ -27,7 +27,7 @@ from analysis.derivation.derived_files import DerivedError, UnknownVariant
 from analysis.derivation.moves import NotComparable
 from analysis.derivation.pieces import NotDerived
 from analysis.derivation.replays import NotReplayed
-from analysis.drift import all_fitted_terms, judge, out_of_memory
+from analysis.drift import all_fitted_terms, counting_lines, judge
 from analysis.evidence import MixedError
 from analysis.model import ConfigError
 from analysis.predicting.predict_cli import predict_memory, score_held_out, show_capacity
@@ -82,7 +82,7 @@ def judge_file(
     from analysis.tables import console, print_verdicts
 
     out = console()
-    print_verdicts(out, results.environment, verdicts, out_of_memory(results))
+    print_verdicts(out, results.environment, verdicts, counting_lines(results))
     if note:
         typer.echo(note)
     typer.echo(f"expected: {config_path(results, config).name}; {stored.origin if stored else 'no calibration stored'}")
@@ -104,6 +104,9 @@ def calibrate_files(
         if twice := [path for path in targets if targets.count(path) > 1]:
             raise MixedError(f"{twice[0]} would be written from two results files; name the one to take (FILE=…)")
         for path, calibration, results, verdicts in made:
+            if not calibration.terms:
+                typer.echo(f"{results.path}: {summary(verdicts).removeprefix('exit 0: ')}, so there is no calibration")
+                continue
             write_calibration(calibration, path)
             publish(path, results, verdicts)
             typer.echo(f"wrote {path} ({len(calibration.terms)} terms, numbers {digest(path)})")

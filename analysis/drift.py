@@ -66,6 +66,11 @@ def out_of_memory(results: ResultsFile) -> tuple[Measurement, ...]:
     return tuple(line for line in counting(results.measurements).values() if isinstance(line.outcome, OutOfMemory))
 
 
+def counting_lines(results: ResultsFile) -> tuple[Measurement, ...]:
+    """The lines that count, in the file's order."""
+    return tuple(counting(results.measurements).values())
+
+
 def _judge(
     configuration: Configuration, lines: Sequence[Measurement], shapes: Shapes, reference: Reference | None
 ) -> list[Verdict]:
@@ -73,6 +78,7 @@ def _judge(
     verdicts = judge_faults(configuration, lines)
     if not ran:
         return verdicts
+    refused = [line.workload for line in lines if isinstance(line.outcome, OutOfMemory)]
     terms = fitted_terms(ran)
     exact = {term.name: term for term in TERMS}
     drifted = {t.name for t in TERMS if any(t.observed(m) != t.bytes(shapes, w) for w, m in ran.items())}
@@ -82,9 +88,9 @@ def _judge(
     verdicts += [judge_constant(term, reference) for term in terms if term.term in ("buffers", "workspace")]
     for term in terms:
         if term.term == "held":
-            verdicts += _judge_held(term, shapes, causes)
+            verdicts += _judge_held(term, shapes, causes, refused)
         elif term.term == "transient":
-            verdicts += judge_transient(term, shapes, reference)
+            verdicts += judge_transient(term, shapes, reference, refused)
     return verdicts
 
 
@@ -142,10 +148,10 @@ def _judge_ledger(configuration: Configuration, ran: dict[Workload, Measured]) -
     )
 
 
-def _judge_held(term: FittedTerm, shapes: Shapes, causes: dict[str, str]) -> list[Verdict]:
+def _judge_held(term: FittedTerm, shapes: Shapes, causes: dict[str, str], refused: Sequence[Workload]) -> list[Verdict]:
     """The formula recovered from totals alone, as if nothing were known of the parts."""
     if isinstance(term.fit, Unidentifiable):
-        return [unidentifiable(term, term.fit, CONFIG)]
+        return [unidentifiable(term, term.fit, CONFIG, refused)]
     largest = max(term.samples, key=lambda s: size(s.workload))
     workload = largest.workload
     per = {t.name: t.coefficient(shapes, workload) for t in TERMS}

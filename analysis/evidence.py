@@ -4,7 +4,7 @@ Nothing here knows what to expect; :mod:`analysis.drift` compares.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from analysis.fit import Fit, Unidentifiable, held_counts, least_squares, merged_columns, plain_columns
@@ -46,10 +46,22 @@ def counting(measurements: Iterable[Measurement]) -> dict[tuple[Workload, int], 
 
 
 def measured(lines: Iterable[Measurement], repeat: int = 0) -> dict[Workload, Measured]:
-    """What ran, by workload, from lines of which one counts for each workload and repeat."""
-    return {
-        line.workload: line.outcome for line in lines if line.repeat == repeat and isinstance(line.outcome, Measured)
-    }
+    """What ran on nothing but real values, by workload, from lines of which one counts for each workload and repeat.
+
+    What read invented ones (:func:`invented`) is evidence of nothing: the program may go another way on a card.
+    """
+    return {w: m for w, m in _ran(lines, repeat) if not m.guessed}
+
+
+def invented(lines: Iterable[Measurement], repeat: int = 0) -> dict[Workload, Measured]:
+    """What ran and read values that an emulated card had to invent, by workload."""
+    return {w: m for w, m in _ran(lines, repeat) if m.guessed}
+
+
+def _ran(lines: Iterable[Measurement], repeat: int) -> Iterator[tuple[Workload, Measured]]:
+    return (
+        (line.workload, line.outcome) for line in lines if line.repeat == repeat and isinstance(line.outcome, Measured)
+    )
 
 
 def same_configuration(workloads: Iterable[Workload]) -> Configuration:

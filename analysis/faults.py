@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from analysis.evidence import measured
+from analysis.evidence import invented, measured
 from analysis.formula import phase_regime
-from analysis.verdict import Decision, Verdict, point
-from harness.records import Configuration, Failure, Measured, Measurement, Standard, Workload
+from analysis.verdict import Decision, Verdict, point, size
+from harness.records import Configuration, Failure, Measured, Measurement, OutOfMemory, Standard, Workload
 
 TORCH_REFERENCE = "torch reference"  # how harness.records.Kernels marks transformers' own slow path
 MESSAGE_LENGTH = 120
@@ -13,10 +13,13 @@ MESSAGE_LENGTH = 120
 
 def judge_faults(configuration: Configuration, lines: Sequence[Measurement]) -> list[Verdict]:
     """Verdicts on the kernels, the failures and the repeats of one configuration's counting lines."""
-    ran = measured(lines)
+    guessing = invented(lines)
+    ran = measured(lines) | guessing
     verdicts = [*_kernels(configuration, ran), *_failures(configuration, lines), *_repeats(configuration, lines)]
-    verdicts += _neighbours(configuration, ran)
-    if not ran and not verdicts:
+    verdicts += [*_neighbours(configuration, ran), *_invented(configuration, guessing, len(ran))]
+    if not ran:
+        verdicts += _refused(configuration, lines)
+    if not verdicts and not ran:
         verdicts.append(_verdict(configuration, "measurement", "INCONCLUSIVE", 0, cause="no workload ran to its end"))
     return verdicts
 
@@ -120,6 +123,45 @@ def _neighbours(configuration: Configuration, ran: dict[Workload, Measured]) -> 
     ]
 
 
+def _invented(configuration: Configuration, guessing: dict[Workload, Measured], ran: int) -> list[Verdict]:
+    """How many points read what an emulated card had to invent; where it is all of them nothing can be judged."""
+    if not guessing:
+        return []
+    largest = max(guessing, key=size)
+    sources = dict.fromkeys(read.source for m in guessing.values() for read in m.guessed)
+    return [
+        _verdict(
+            configuration,
+            "invented reads",
+            "INCONCLUSIVE" if len(guessing) == ran else "NO_REFERENCE",
+            ran,
+            expected="none",
+            expected_from="a card",
+            fitted=f"{len(guessing)} of {ran} points",
+            reference=f"{largest.phase} {point(largest)}",
+            cause=f"values were read that no copy had written: {', '.join(sources)}",
+        )
+    ]
+
+
+def _refused(configuration: Configuration, lines: Sequence[Measurement]) -> list[Verdict]:
+    """Where nothing ran since nothing fitted: a result, not a doubt. ``during`` of the smallest says what did not."""
+    lost = {line.workload: line.outcome for line in lines if isinstance(line.outcome, OutOfMemory)}
+    if not lost:
+        return []
+    smallest = min(lost, key=size)
+    return [
+        _verdict(
+            configuration,
+            "measurement",
+            "DOES_NOT_FIT",
+            len(lost),
+            fitted=f"does not fit: {lost[smallest].during}",
+            reference=f"{smallest.phase} {point(smallest)}",
+        )
+    ]
+
+
 def _failures(configuration: Configuration, lines: Sequence[Measurement]) -> list[Verdict]:
     return [
         _verdict(
@@ -176,9 +218,12 @@ def _repeats(configuration: Configuration, lines: Sequence[Measurement]) -> list
 
 
 def _requested(measured: Measured, other: Measured) -> tuple[int, ...]:
-    """The requested bytes that must repeat; the cold peak where both have one."""
-    both_cold = measured.cold is not None and other.cold is not None
-    cold = (measured.cold.requested_bytes,) if both_cold and measured.cold is not None else ()
+    """The requested bytes that must repeat; the cold peak where both have one and both tuned their kernels or neither.
+
+    Tuning takes a buffer of its own, and what was tuned once is kept on disk: a later process has no such buffer.
+    """
+    alike = measured.cold is not None and other.cold is not None and measured.tuned == other.tuned
+    cold = (measured.cold.requested_bytes,) if alike and measured.cold is not None else ()
     return measured.warm.requested_bytes, measured.held_bytes, *cold
 
 

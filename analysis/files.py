@@ -1,5 +1,6 @@
 """Generated files: writing them, and reading those that hold a record."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterable
@@ -27,6 +28,15 @@ def with_rows(head: dict[str, Any], **rows: Iterable[Any]) -> str:
         lines = ",\n".join("  " + json.dumps(item, ensure_ascii=False) for item in items)
         parts.append(f' "{name}": [\n{lines}\n ]')
     return ",\n".join(parts) + "\n}\n"
+
+
+def said(cls: type, data: dict[str, Any]) -> dict[str, Any]:
+    """A record's JSON without the fields that it did not always have and that say nothing: those at their default.
+
+    What is made of it, a key or a digest, does not move when a record gains a field.
+    """
+    added = {f.name: f.default for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
+    return {name: value for name, value in data.items() if name not in added or value != added[name]}
 
 
 def stored(path: Path, cls: type, what: str, schema: int, error: type[ValueError]) -> Any:

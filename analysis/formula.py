@@ -240,10 +240,15 @@ def phase_regime(phase: Phase | None) -> Regime:
     return Regime(phase=phase, batches="all", stage="", op="", source="")
 
 
+def batches_of(workload: Workload) -> Literal["all", "1", "2+"]:
+    """The batches that share a workload's code path."""
+    if workload.phase != "decode":
+        return "all"
+    return "1" if workload.batch == 1 else "2+"
+
+
 def regime_of(workload: Workload, measured: Measured) -> Regime:
     """The regime of a measurement's transient."""
-    batches: Literal["all", "1", "2+"] = "all"
-    if workload.phase == "decode":
-        batches = "1" if workload.batch == 1 else "2+"
     site = measured.site
+    batches = batches_of(workload)
     return Regime(phase=workload.phase, batches=batches, stage=site.stage, op=site.op or "", source=site.source or "")

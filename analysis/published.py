@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from analysis.calibration import Calibration, read_calibration
-from analysis.files import put
+from analysis.files import put, said
 from analysis.formula import TERMS
+from analysis.kinds import kind_of
 from analysis.tables import configuration_text, frame, markdown, number
 from analysis.verdict import Verdict
 from harness.records import Configuration, ResultsFile
@@ -27,7 +28,8 @@ class NotPublished(ValueError):
 def digest(path: Path) -> str:
     """First 10 hex digits of the SHA-256 of a calibration's numbers, as stored, and of what they hold for."""
     stored = json.loads(path.read_text(encoding="utf-8"))
-    numbers = [stored["fingerprint"], stored["terms"]]
+    terms = [{**term, "configuration": said(Configuration, term["configuration"])} for term in stored["terms"]]
+    numbers = [stored["fingerprint"], terms]
     return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()[:10]
 
 
@@ -52,7 +54,7 @@ def readme_table(results: Path) -> str:
     ]
     for path, calibration in calibrations(results):
         where = path.parent.relative_to(results).as_posix()
-        label = f"{where} (replayed)" if calibration.environment.device == "fake" else where
+        label = f"{where}{kind_of(calibration.environment).suffix}"
         for configuration, cells in coefficients(calibration):
             rows.append(f"| {label} | {configuration_text(configuration)} | {' | '.join(cells)} | `{digest(path)}` |")
     return "\n".join(rows)

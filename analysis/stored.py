@@ -1,6 +1,7 @@
 """Verdicts on the terms that only a measurement can tell, transients and constants, against a stored calibration."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analysis.calibration import (
@@ -13,12 +14,14 @@ from analysis.calibration import (
 from analysis.causes import cause
 from analysis.evidence import FittedTerm, Sample
 from analysis.fit import EXACT_BYTES, Coefficient, Fit, Unidentifiable
-from analysis.formula import COLUMNS, UNITS, logits
+from analysis.formula import COLUMNS, UNITS, batches_of, logits
+from analysis.kinds import EMULATED, REPLAYED, kind_of
 from analysis.model import Shapes
 from analysis.verdict import GRANULE_BYTES, Decision, Verdict, decide, point, size
-from harness.records import Environment, ResultsFile, Standard
+from harness.records import Environment, ResultsFile, Standard, Workload
 
 LIVE_TENSORS = 64  # bound on the tensors alive in a transient, each of which may be rounded differently elsewhere
+TOO_FEW = "too few points fit this card"
 SEVERITY: tuple[Decision, ...] = ("NO_REFERENCE", "EQUIVALENT", "INCONCLUSIVE", "DRIFT")
 
 
@@ -39,12 +42,14 @@ class Reference:
         """The calibration beside ``results``; see :func:`analysis.drift.judge` for ``replay_moved``."""
         theirs, ours = calibration.environment, results.environment
         differing = ours.differences(theirs)
-        fake = ours.device == "fake"
+        kind = kind_of(ours)
+        fake = kind is REPLAYED
         why = cause(
             same_fingerprint=not differing,
             standard_moved=_moved(calibration.standards, results.standards, fake),
             # On the fake device the measurement is the replay: where bytes moved, the replay did.
             replay_moved=True if fake else replay_moved,
+            emulation_moved=kind is EMULATED and "emulation" in differing,
         )
         changes = ", ".join(_change(name, theirs, ours) for name in differing)
         return cls(
@@ -74,18 +79,25 @@ def interval_of(coefficient: Coefficient, fit: Fit) -> tuple[float, float] | Non
     return coefficient.value - coefficient.half_width, coefficient.value + coefficient.half_width
 
 
-def unidentifiable(term: FittedTerm, found: Unidentifiable, expected_from: str) -> Verdict:
-    """The verdict on a term that its points can't determine."""
+def unidentifiable(term: FittedTerm, found: Unidentifiable, expected_from: str, refused: Sequence[Workload]) -> Verdict:
+    """The verdict on a term that its points can't determine: a fault of the grid, unless the card was too small for it.
+
+    refused: what ran out of memory. Where that is of the term's own phase and batches, it took the points.
+    """
+    full = any(
+        (term.regime.phase or w.phase, term.regime.batches) in ((w.phase, "all"), (w.phase, batches_of(w)))
+        for w in refused
+    )
     return Verdict(
         configuration=term.configuration,
         term=term.term,
         regime=term.regime,
         unit="",
-        decision="UNIDENTIFIABLE",
+        decision="NO_REFERENCE" if full else "UNIDENTIFIABLE",
         n=found.n,
         expected_from=expected_from,
         condition=found.condition,
-        cause=f"{term.regime.label}: {found.reason}",
+        cause=f"{TOO_FEW if full else term.regime.label}: {found.reason}",
     )
 
 
@@ -105,12 +117,14 @@ def _constant_form(term: FittedTerm, reference: Reference | None) -> CalibratedT
     return found[0] if found else None
 
 
-def judge_transient(term: FittedTerm, shapes: Shapes, reference: Reference | None) -> list[Verdict]:
+def judge_transient(
+    term: FittedTerm, shapes: Shapes, reference: Reference | None, refused: Sequence[Workload]
+) -> list[Verdict]:
     """One verdict a coefficient and, given a calibration, one on the bytes at every point."""
     every = [_every_point(term, shapes, reference)] if reference else []
     origin = reference.calibration.origin if reference else ""
     if isinstance(term.fit, Unidentifiable):
-        return [unidentifiable(term, term.fit, origin), *every]
+        return [unidentifiable(term, term.fit, origin, refused), *every]
     form = None
     if reference:
         form = stored_form(reference.calibration, term.configuration, term.term, term.regime)

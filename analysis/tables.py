@@ -8,18 +8,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from analysis.kinds import Kind, kind_of
 from analysis.verdict import Verdict, point
-from harness.records import Configuration, Environment, Measurement, OutOfMemory
+from harness.records import Configuration, Environment, Measured, Measurement, OutOfMemory
 
 if TYPE_CHECKING:
     import pandas
 
-FAKE_BANNER = "FAKE DEVICE — replayed, not measured"
 NARROW_COLUMNS = 104  # below this the evidence and the difference do not fit beside the numbers
 PIPED_COLUMNS = 120
 WIDEST_NUMBER = 20  # words in a number's place, such as the name of a kernel, are cut to it
-COLOURS = {"EQUIVALENT": "green", "NO_REFERENCE": "cyan"}
-CHECKS = {"kernels", "measurement", "repeatability", "neighbours", "check standard"}
+COLOURS = {"EQUIVALENT": "green", "NO_REFERENCE": "cyan", "DOES_NOT_FIT": "yellow"}
+CHECKS = {"kernels", "measurement", "repeatability", "neighbours", "check standard", "invented reads"}
 
 
 def console() -> Console:
@@ -75,18 +75,20 @@ def environment_text(environment: Environment) -> str:
 
 
 def print_verdicts(
-    out: Console, environment: Environment, verdicts: Sequence[Verdict], not_fitting: Sequence[Measurement]
+    out: Console, environment: Environment, verdicts: Sequence[Verdict], lines: Iterable[Measurement]
 ) -> None:
-    """The whole report: banner, a table a configuration with its reasons, and what ran out of memory."""
-    if environment.device == "fake":
-        out.print(FAKE_BANNER, style="bold magenta", markup=False)
+    """The whole report: banner, a table a configuration with its reasons, and of the counting lines those that ran
+    out of memory or read what was never written."""
+    lines = tuple(lines)
+    if banner := kind_of(environment).banner:
+        out.print(banner, style="bold magenta", markup=False)
     out.print(environment_text(environment), markup=False, soft_wrap=True)
     for configuration in dict.fromkeys(v.configuration for v in verdicts):
         own = [v for v in verdicts if v.configuration == configuration]
         out.print(verdict_table(environment, own, out.width))
         for line in reasons(own):
             out.print(line, markup=False, soft_wrap=True)
-    for line in out_of_memory_lines(not_fitting):
+    for line in (*out_of_memory_lines(lines), *invented_lines(lines)):
         out.print(line, markup=False, soft_wrap=True)
 
 
@@ -98,8 +100,8 @@ def verdict_table(environment: Environment, verdicts: Sequence[Verdict], width: 
     narrow = width < NARROW_COLUMNS
     names = ("expected", "fitted") if narrow else ("expected", "fitted", "evidence", "difference, B")
     rows = [_cells(verdict, narrow) for verdict in verdicts]
-    banner = f"{FAKE_BANNER}\n" if environment.device == "fake" else ""
-    title = escape(banner + configuration_text(verdicts[0].configuration))
+    words = (kind_of(environment).banner, configuration_text(verdicts[0].configuration))
+    title = escape("\n".join(filter(None, words)))
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("term", overflow="fold")
     for name in names:
@@ -151,10 +153,11 @@ def section_labels(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def reasons(verdicts: Sequence[Verdict]) -> list[str]:
-    """What does not pass, by decision and cause: each term with the size of its difference at its reference point."""
+    """What does not pass, or passes for a reason, by decision and cause: each term with the size of its difference at
+    its reference point."""
     by_reason: dict[str, list[str]] = {}
     for verdict, label in zip(verdicts, section_labels(verdicts), strict=True):
-        if not verdict.passes:
+        if not verdict.passes or verdict.cause:
             reason = f"{verdict.decision}: {verdict.cause}" if verdict.cause else verdict.decision
             by_reason.setdefault(reason, []).append(_difference(verdict, label))
     return [line for reason, terms in by_reason.items() for line in (reason, *terms)]
@@ -175,6 +178,20 @@ def out_of_memory_lines(measurements: Iterable[Measurement]) -> list[str]:
             asked, free = number(line.outcome.asked_bytes), number(line.outcome.free_bytes)
             where = f"{line.workload.phase} {point(line.workload)}, during {line.outcome.during}"
             lines.append(f"out of memory: {where}: asked for {asked} B with {free} B free")
+    return lines
+
+
+def invented_lines(measurements: Iterable[Measurement]) -> list[str]:
+    """A line for each workload that read what an emulated card had to invent, with the lines of source that did."""
+    lines = []
+    for line in measurements:
+        if isinstance(line.outcome, Measured) and line.outcome.guessed:
+            reads = (f"{g.source} ({g.bytes:,} B, count {g.count:,})" for g in line.outcome.guessed)
+            again = ", in the repeat" if line.repeat else ""
+            lines.append(
+                f"invented reads: {line.workload.phase} {point(line.workload)}{again}, left out of every fit: "
+                + "; ".join(reads)
+            )
     return lines
 
 
@@ -209,15 +226,19 @@ def frame(verdicts: Sequence[Verdict]) -> "pandas.DataFrame":
 
 
 def markdown(environment: Environment, verdicts: Sequence[Verdict]) -> str:
-    """The frame as Markdown, a table a configuration, under the banner if the device is fake."""
-    lines = [f"**{FAKE_BANNER}**", ""] if environment.device == "fake" else []
-    lines += [environment_text(environment), ""]
+    """The frame as Markdown, a table a configuration, under the banner if no card was measured."""
+    lines = [*banner_lines(kind_of(environment)), environment_text(environment), ""]
     for configuration, rows in frame(verdicts).groupby("configuration", sort=False):
         columns = [name for name in rows.columns if name != "configuration"]
         lines += [f"### {configuration}", "", _markdown_row(columns), _markdown_row(["---"] * len(columns))]
         lines += [_markdown_row([number(value) for value in row]) for row in rows[columns].itertuples(index=False)]
         lines.append("")
     return "\n".join(lines)
+
+
+def banner_lines(*kinds: Kind) -> list[str]:
+    """The banners of kinds as lines of Markdown; none of a card."""
+    return [line for kind in kinds if kind.banner for line in (f"**{kind.banner}**", "")]
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 from analysis.formula import Regime
 from harness.records import Configuration, Workload
 
-Decision = Literal["EQUIVALENT", "DRIFT", "INCONCLUSIVE", "UNIDENTIFIABLE", "NO_REFERENCE"]
+Decision = Literal["EQUIVALENT", "DRIFT", "INCONCLUSIVE", "UNIDENTIFIABLE", "NO_REFERENCE", "DOES_NOT_FIT"]
 
 AGREEMENT, DISAGREEMENT, BAD_INPUT, WRONG_ENVIRONMENT = 0, 1, 2, 3
 
@@ -48,7 +48,7 @@ class Verdict:
     @property
     def passes(self) -> bool:
         """Whether the gate lets it through."""
-        return self.decision in ("EQUIVALENT", "NO_REFERENCE")
+        return self.decision in ("EQUIVALENT", "NO_REFERENCE", "DOES_NOT_FIT")
 
 
 def decide(difference_bytes: float, half_width_bytes: float, tolerance_bytes: float) -> Decision:
@@ -80,7 +80,9 @@ def exit_code(verdicts: Sequence[Verdict]) -> int:
 def summary(verdicts: Sequence[Verdict]) -> str:
     """The exit code and its reason in one line: "exit 1: drift — kv_cache, weights (2 KV heads instead of 4)"."""
     if exit_code(verdicts) == AGREEMENT:
-        return "exit 0: in agreement"
+        refused = [str(v.fitted) for v in verdicts if v.decision == "DOES_NOT_FIT"]
+        told = ["in agreement"] if any(v.decision == "EQUIVALENT" for v in verdicts) or not refused else []
+        return f"exit 0: {'; '.join(dict.fromkeys((*told, *refused)))}"
     failing = [verdict for verdict in verdicts if not verdict.passes]
     if not failing:
         return "exit 1: inconclusive — nothing was judged"

@@ -63,7 +63,7 @@ def frontiers(phase: Phase = "prefill") -> tuple[Frontier, ...]:
     def of(gpu: str, certain: tuple[int, ...], possible: tuple[int, ...]) -> Frontier:
         ends = zip(BATCHES, certain, possible, strict=True)
         contexts = tuple(Largest(at=b, certain=c, possible=p, most=300_000) for b, c, p in ends)
-        return Frontier(gpu=gpu, phase=phase, chunk_tokens=0, contexts=contexts, batches=())
+        return Frontier(gpu=gpu, phase=phase, chunk_tokens=0, contexts=contexts, batches=(), words=("replayed",))
 
     small = ((40_000, 20_000, 9_000, 0), (44_000, 22_000, 11_000, 900))
     return (

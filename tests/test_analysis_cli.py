@@ -18,7 +18,7 @@ from analysis.cli import app
 from analysis.drift import judge
 from analysis.formula import predict
 from analysis.tables import markdown, print_verdicts
-from harness.records import Measurement, OutOfMemory
+from harness.records import SCHEMA, Measurement, OutOfMemory
 from tests.synthetic import (
     CONFIG,
     CONFIGURATION,
@@ -155,7 +155,7 @@ def test_a_file_that_is_not_text_is_bad_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "part"),
     [
-        (lambda text: text.replace('"schema":1', '"schema":99'), ":1: schema 99"),
+        (lambda text: text.replace(f'"schema":{SCHEMA}', '"schema":99'), ":1: schema 99"),
         (lambda text: text.replace('"repeat":0', '"repeat":"no"', 1), ":2.repeat: expected int"),
         (lambda text: "hello\n" + text, ":1: not JSON"),
         (lambda text: "", "first line is not an environment"),

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from analysis.derivation.derived_verdict import TERM, judge_derived
+from analysis.derivation.derived_verdict import TERM
 from analysis.drift import judge
 from analysis.model import read_shapes
 from analysis.verdict import Verdict
@@ -43,8 +43,3 @@ def test_one_byte_at_one_point_is_drift() -> None:
 def test_another_program_has_no_derived_formula_to_meet(change: dict[str, str | None]) -> None:
     other: Environment = dataclasses.replace(CAMPAIGN.environment, **change)  # type: ignore[arg-type]
     assert [] == rows(dataclasses.replace(CAMPAIGN, environment=other))
-
-
-def test_a_card_is_not_judged_by_a_replay() -> None:
-    card = dataclasses.replace(CAMPAIGN.environment, device="cuda")
-    assert [] == judge_derived(STORED[0].configuration, card, {}, STORED)

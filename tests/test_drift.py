@@ -324,10 +324,12 @@ def test_running_out_of_memory_is_listed_and_no_fault() -> None:
     assert (0, (full,)) == (exit_code(judge(results, SHAPES)), out_of_memory(results))
 
 
-def test_a_campaign_that_only_ran_out_of_memory_is_inconclusive() -> None:
+def test_a_model_that_does_not_fit_is_a_result() -> None:
     outcome = OutOfMemory(during="build", asked_bytes=10, free_bytes=5, requested_bytes=None)
     full = Measurement(workload=workload("prefill", 1, 512), repeat=0, outcome=outcome)
-    assert {"measurement": "INCONCLUSIVE"} == failing(judge(lines(campaign(points=[]), full), SHAPES))
+    (verdict,) = judge(lines(campaign(points=[]), full), SHAPES)
+    assert ("measurement", "DOES_NOT_FIT", "does not fit: build") == (verdict.term, verdict.decision, verdict.fitted)
+    assert (0, "exit 0: does not fit: build") == (exit_code([verdict]), summary([verdict]))
 
 
 def repeat_of(w: Workload, extra_bytes: int) -> Measurement:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from analysis.kinds import REPLAYED
 from analysis.predicting.held_out import HeldOut, Interval, held_out_markdown, other_grid, other_models, other_points
 from analysis.predicting.simulated import read_simulated
 from tests.conftest import BIG, ROOT
@@ -16,13 +17,13 @@ def answer(middle: int, half: int) -> Interval:
 
 
 def test_share_counts_only_what_was_answered() -> None:
-    score = HeldOut(source="a", asked="b", pairs=((answer(10, 2), 12), (answer(10, 2), 13), (None, 5)))
+    score = HeldOut(source="a", asked="b", kind=REPLAYED, pairs=((answer(10, 2), 12), (answer(10, 2), 13), (None, 5)))
     assert (2, 1) == (len(score.answered), score.inside)
     assert " 50.0 % " in "\n".join(held_out_markdown([score]))
 
 
 def test_source_without_an_answer_has_no_share() -> None:
-    last = list(held_out_markdown([HeldOut(source="a", asked="b", pairs=((None, 5),))]))[-1]
+    last = list(held_out_markdown([HeldOut(source="a", asked="b", kind=REPLAYED, pairs=((None, 5),))]))[-1]
     assert "–" in last
 
 

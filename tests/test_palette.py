@@ -21,7 +21,7 @@ def contrast(one: str, other: str, dark: bool) -> float:
 
 
 @SCHEMES
-@pytest.mark.parametrize("role", ["ink", "muted", "accent", "fake", "good", "bad", "refused"])
+@pytest.mark.parametrize("role", ["ink", "muted", "accent", "fake", "emulated", "measured", "good", "bad", "refused"])
 def test_text_is_legible_on_a_card(role: str, dark: bool) -> None:
     assert contrast(role, "surface", dark) >= 4.5
 

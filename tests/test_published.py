@@ -1,5 +1,6 @@
 """What is published is what the raw lines give, byte for byte, and no number changes without an entry."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -57,6 +58,18 @@ def test_digest_moves_with_a_number(tmp_path: Path) -> None:
     changed = tmp_path / path.name
     changed.write_text(text.replace('"value": 65536', '"value": 65537'), encoding="utf-8")
     assert digest(path) != digest(changed)
+
+
+def test_digest_stays_when_a_record_gains_a_field_that_says_nothing(tmp_path: Path) -> None:
+    path, _ = next(calibrations(RESULTS))
+    text = path.read_text(encoding="utf-8")
+    for images, same in (("null", True), ('{"count": 1}', False)):
+        data = json.loads(text)
+        for term in data["terms"]:
+            term["configuration"]["images"] = json.loads(images)
+        changed = tmp_path / path.name
+        changed.write_text(json.dumps(data), encoding="utf-8")
+        assert same == (digest(path) == digest(changed))
 
 
 def test_number_without_an_entry_is_named(tmp_path: Path) -> None:

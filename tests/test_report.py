@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from analysis.campaign import read_campaign
 from analysis.cli import app
+from analysis.kinds import PREDICTED
 from analysis.predicting.capacity import Largest
-from analysis.reporting.capacity import PREDICTED, alike, card_frontiers
+from analysis.reporting.capacity import alike, card_frontiers
 from analysis.reporting.drawing import spread
 from analysis.reporting.palette import COLOURS
 from analysis.reporting.part import Part, chosen, ledger, parts_of

@@ -197,7 +197,7 @@ def test_bars_are_as_wide_as_their_bytes(report: Report, part: Part) -> None:
 
 def test_labels_of_cards_lead_to_the_ends_of_their_lines() -> None:
     with styled():
-        svg = frontier_figure("name", frontier_heading("model", "prefill", 0), frontiers(), "").svg
+        svg = frontier_figure("name", frontier_heading("model", frontiers()), frontiers(), "").svg
     for number, label in enumerate(("h200", "h100 +1")):
         role = {ramp(0, 2): "ramp-0", ramp(1, 2): "ramp-7"}[ramp(number, 2)]
         (line,), (start, *_) = lines(svg, role), leaders(svg, role)[0]
@@ -208,7 +208,7 @@ def test_labels_of_cards_lead_to_the_ends_of_their_lines() -> None:
 
 def test_a_frontier_that_ends_early_has_its_label_tied_to_there() -> None:
     with styled():
-        svg = frontier_figure("name", frontier_heading("model", "prefill", 0), frontiers(), "").svg
+        svg = frontier_figure("name", frontier_heading("model", frontiers()), frontiers(), "").svg
     (line,), (start, *_) = lines(svg, "ramp-7"), leaders(svg, "ramp-7")[0]
     (whole,) = lines(svg, "ramp-0")
     assert line[-1][0] < whole[-1][0]

@@ -23,7 +23,7 @@ def fitmygpu_terms(context_tokens: int) -> dict[str, str]:
         for p in campaign().points
         if (p.request.workload.phase, p.request.batch, p.request.context_tokens) == ("prefill", 1, context_tokens)
     )
-    found = errors(point, fitmygpu.estimate(point.request))
+    found = errors(point, fitmygpu.estimate(point.request), "requested")
     return {e.term: f"{e.bytes / 1e9:+.3f}" for e in found}
 
 

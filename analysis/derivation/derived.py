@@ -14,8 +14,12 @@ from typing import Any
 import numpy as np
 
 from analysis.derivation.forms import Call, Domain, Ints, call_factors, design
+from analysis.files import said
+from analysis.kinds import EMULATED, MEASURED, kind_of
 from harness.records import Configuration, Environment, Kernels, Phase, Workload, encode
 
+SOURCE_FIELDS = ("transformers", "fla", "causal_conv1d", "config_sha256")
+SOURCE_KERNELS = ("delta_rule", "convolution", "norm")
 PROGRAM_FIELDS = ("gpu_capability", "torch", "transformers", "triton", "fla", "causal_conv1d", "config_sha256")
 
 
@@ -176,19 +180,31 @@ class Derived:
         return regime, piece
 
     def check(self, workload: Workload, environment: Environment, kernels: Kernels | None) -> None:
-        """:class:`OtherProgram` unless the workload is one of the program that the formula was derived from."""
+        """:class:`OtherProgram` unless the workload is one of the program that the formula was derived from.
+
+        A replay must be of the same software altogether, since nothing but software is in it. Of a card, real or
+        emulated, the code that makes the tensors must be the same: transformers', fla's and causal_conv1d's, on the
+        same path through them. PyTorch, Triton, the capability and the attention kernel that PyTorch picks may be
+        others: they decide what an op takes inside, which the formula does not have and which is to be found out.
+        """
+        on_card = kind_of(environment) in (MEASURED, EMULATED)
+        names, kernels_seen = (SOURCE_FIELDS, SOURCE_KERNELS) if on_card else (PROGRAM_FIELDS, ())
         differing = [
             f"{name} is {theirs!r}, the formula's is {ours!r}"
             for name, ours, theirs in (
                 ("phase", self.phase, workload.phase),
                 *_fields(self.configuration, workload.configuration),
-                *((n, getattr(self.environment, n), getattr(environment, n)) for n in PROGRAM_FIELDS),
-                *(_fields(self.kernels, kernels) if kernels else ()),
+                *_versions(self.environment, environment, names),
+                *(_fields(self.kernels, kernels, kernels_seen) if kernels else ()),
             )
             if ours != theirs
         ]
         if differing:
             raise OtherProgram(f"{self.origin}: {'; '.join(differing)}")
+
+    def distance(self, environment: Environment) -> int:
+        """In how many fields of the program an environment differs: of several formulas the nearest one is meant."""
+        return sum(ours != theirs for _, ours, theirs in _versions(self.environment, environment, PROGRAM_FIELDS))
 
 
 def _form_at(coefficients: tuple[int, ...], columns: tuple[tuple[str, ...], ...], factors: dict[str, int]) -> int:
@@ -200,8 +216,14 @@ def _form_at(coefficients: tuple[int, ...], columns: tuple[tuple[str, ...], ...]
     return total
 
 
-def _fields(ours: Any, theirs: Any) -> Iterable[tuple[str, Any, Any]]:
-    return ((name, getattr(ours, name), getattr(theirs, name)) for name in ours.__dataclass_fields__)
+def _fields(ours: Any, theirs: Any, names: Iterable[str] = ()) -> Iterable[tuple[str, Any, Any]]:
+    return ((n, getattr(ours, n), getattr(theirs, n)) for n in names or ours.__dataclass_fields__)
+
+
+def _versions(ours: Environment, theirs: Environment, names: Iterable[str]) -> Iterable[tuple[str, Any, Any]]:
+    """Fields of two environments, versions without their local part: +cpu and +cu130 are builds of one source."""
+    for name, own, other in _fields(ours, theirs, names):
+        yield name, own and own.partition("+")[0], other and other.partition("+")[0]
 
 
 def required_calls(configuration: Configuration, phase: Phase, contexts: Any) -> dict[Call, Any]:
@@ -248,5 +270,5 @@ def point_bytes(piece: Piece | Line, regime: Regime, chunk: int, batch: int, con
 def derived_key(environment: Environment, configuration: Configuration, phase: Phase, kernels: Kernels) -> str:
     """First 12 hex digits of the SHA-256 of everything that decides the program."""
     program = {name: getattr(environment, name) for name in PROGRAM_FIELDS}
-    values = [program, encode(configuration), phase, encode(kernels)]
+    values = [program, said(Configuration, encode(configuration)), phase, encode(kernels)]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]

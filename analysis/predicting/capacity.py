@@ -9,6 +9,7 @@ at which a decode step may have its old cache pinned are set aside; there only a
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from analysis.kinds import WORDS, Word
 from analysis.predicting.prediction import DOES_NOT_FIT, FITS, Fit, judged
 from analysis.predicting.predictor import Predictor
 from harness.records import Phase
@@ -42,13 +43,17 @@ class Largest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frontier:
-    """What fits a card: the longest contexts by batch, and the largest batches by context. chunk: 0, single shot."""
+    """What fits a card: the longest contexts by batch, and the largest batches by context. chunk: 0, single shot.
+
+    words: the kinds of number that it was made from.
+    """
 
     gpu: str
     phase: Phase
     chunk_tokens: int
     contexts: tuple[Largest, ...]
     batches: tuple[Largest, ...]
+    words: tuple[Word, ...]
 
 
 def frontier(
@@ -62,18 +67,24 @@ def frontier(
     assert predictor.card is not None, "a frontier is one of a card"
     chunk = predictor.configuration.prefill_chunk_tokens if phase == "prefill" else 0
 
+    words: set[Word] = set()
+
     def verdict(batch: int, context_tokens: int) -> Fit | None:
         found = predictor.predict(phase, batch, context_tokens)
+        words.update(found.words)
         if found.card is None or found.seen is not None:
-            return found.seen
+            return found.verdict
         return judged(found.least_bytes, found.most_bytes - found.pinned_bytes, found.card)
 
+    found_contexts = tuple(_longest(b, lambda n, b=b: verdict(b, n), most_context, chunk) for b in batches)  # type: ignore[misc]
+    found_batches = tuple(_largest(c, lambda n, c=c: verdict(n, c)) for c in contexts)  # type: ignore[misc]
     return Frontier(
         gpu=predictor.card.label,
         phase=phase,
         chunk_tokens=chunk,
-        contexts=tuple(_longest(b, lambda n, b=b: verdict(b, n), most_context, chunk) for b in batches),  # type: ignore[misc]
-        batches=tuple(_largest(c, lambda n, c=c: verdict(n, c)) for c in contexts),  # type: ignore[misc]
+        contexts=found_contexts,
+        batches=found_batches,
+        words=tuple(word for word in WORDS if word in words),
     )
 
 

@@ -11,18 +11,21 @@ from dataclasses import dataclass
 
 from analysis.calibration import NotCalibrated, make_calibration
 from analysis.campaign import Campaign
+from analysis.derivation.derived import SOURCE_FIELDS
 from analysis.drift import all_fitted_terms, judge
+from analysis.evidence import workspace_bytes
+from analysis.kinds import WORDS, Kind, kind_of
 from analysis.model import Shapes
 from analysis.predicting.pinned import pinned_bytes
 from analysis.predicting.simulated import NEAREST, Excess, Simulated, SimulatedPoint
 from analysis.predicting.sources import Source, calibrated_source, program_source
 from analysis.refereeing.breakdown import Request
 from analysis.refereeing.markdown import gb, percent, table
-from analysis.tables import FAKE_BANNER
+from analysis.tables import banner_lines
 from harness.records import PHASES, Measurement, Workload
 
 HEADER = (
-    "answered from", "asked about", "points", "answered", "inside", "median error, GB", "worst error, GB",
+    "answered from", "asked about", "which were", "points", "answered", "inside", "median error, GB", "worst error, GB",
     "median width, GB",
 )  # fmt: skip
 READ_OFF = ("qwen3.5-27b", "qwen3.5-64l-mini", "qwen3.5-64l-nano")  # whose ledgers the program was read off
@@ -41,10 +44,11 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """Answers beside what was found, point by point; ``None`` where there was no answer."""
+    """Answers beside what was found, point by point; ``None`` where there was no answer. kind: of what was found."""
 
     source: str
     asked: str
+    kind: Kind
     pairs: tuple[tuple[Interval | None, int], ...]
 
     @property
@@ -69,13 +73,18 @@ def other_points(campaign: Campaign, word: str, key: Callable[[Measurement], int
         except NotCalibrated:  # the points that are left can't tell every coefficient
             sources[value] = _silent
         else:
-            sources[value] = calibrated_source(made, results.environment.gpu_label)
+            sources[value] = calibrated_source(made, results.environment.card)
     pairs = []
     for point in campaign.points:
         measurement = Measurement(workload=point.request.workload, repeat=0, outcome=point.outcome)
         answer = _asked(sources[key(measurement)], point.request)
-        pairs.append((answer, point.outcome.warm.requested_bytes))
-    return HeldOut(source=f"a fit to all other {word}", asked=f"{campaign.model}, its campaign", pairs=tuple(pairs))
+        pairs.append((answer, point.outcome.warm.requested_bytes - workspace_bytes(point.outcome)))
+    return HeldOut(
+        source=f"a fit to all other {word}",
+        asked=f"{campaign.model} on {results.environment.card}, its campaign",
+        kind=kind_of(results.environment),
+        pairs=tuple(pairs),
+    )
 
 
 def _silent(request: Request) -> None:
@@ -83,10 +92,12 @@ def _silent(request: Request) -> None:
 
 
 def other_grid(campaign: Campaign, simulated: Simulated) -> HeldOut:
-    """Random shapes of the same configuration answered from the campaign's calibration."""
+    """Random shapes of the same configuration answered from the campaign's calibration, a card's workspace left out."""
     assert campaign.calibration is not None, "only a calibrated campaign can answer"
-    source = calibrated_source(campaign.calibration, campaign.results.environment.gpu_label)
-    return _random_shapes("the default campaign's calibration", source, simulated, campaign.shapes)
+    environment = campaign.results.environment
+    source = calibrated_source(campaign.calibration, environment.card)
+    name = f"the calibration on {environment.card} ({kind_of(environment).word})"
+    return _random_shapes(name, source, simulated, campaign.shapes)
 
 
 def other_models(simulated: Simulated, shapes: Shapes) -> HeldOut:
@@ -99,7 +110,7 @@ def other_allocators(own: Simulated, others: Sequence[Simulated], shapes: Shapes
     shares = {phase: [share for other in others for share in other.shares(phase)] for phase in PHASES}
     margins = {phase: Excess(found) for phase, found in shares.items()}
     pairs = [_least_device(own, point, margins[point.phase], shapes) for point in own.points]
-    return HeldOut(source=OTHERS, asked=f"{_name(own)}: least device", pairs=tuple(pairs))
+    return _of_simulated(OTHERS, own, "least device", pairs)
 
 
 def own_allocator(own: Simulated, shapes: Shapes) -> HeldOut:
@@ -109,7 +120,7 @@ def own_allocator(own: Simulated, shapes: Shapes) -> HeldOut:
         rest = dataclasses.replace(own, points=tuple(p for i, p in enumerate(own.points) if i % FOLDS != fold))
         margins = {phase: Excess(rest.shares(phase)) for phase in PHASES}
         pairs += [_least_device(own, point, margins[point.phase], shapes) for point in own.points[fold::FOLDS]]
-    return HeldOut(source=ITS_OWN, asked=f"{_name(own)}: least device", pairs=tuple(pairs))
+    return _of_simulated(ITS_OWN, own, "least device", pairs)
 
 
 def _least_device(own: Simulated, point: SimulatedPoint, excess: Excess, shapes: Shapes) -> tuple[Interval | None, int]:
@@ -132,7 +143,14 @@ def _with_excess(answer: Interval | None, excess: Excess, resident_bytes: int) -
 
 def _random_shapes(name: str, source: Source, simulated: Simulated, shapes: Shapes) -> HeldOut:
     pairs = [(_asked(source, _request(simulated, p, shapes)), p.requested_bytes) for p in simulated.points]
-    return HeldOut(source=name, asked=f"{_name(simulated)}: random shapes", pairs=tuple(pairs))
+    return _of_simulated(name, simulated, "random shapes", pairs)
+
+
+def _of_simulated(
+    source: str, simulated: Simulated, what: str, pairs: Sequence[tuple[Interval | None, int]]
+) -> HeldOut:
+    kind = kind_of(simulated.environment)
+    return HeldOut(source=source, asked=f"{_name(simulated)}: {what}", kind=kind, pairs=tuple(pairs))
 
 
 def _request(simulated: Simulated, point: SimulatedPoint, shapes: Shapes) -> Request:
@@ -166,7 +184,8 @@ def held_out_scores(campaigns: Sequence[Campaign], simulated: Sequence[tuple[Sim
         yield other_points(campaign, "contexts", lambda m: m.workload.context_tokens)
         yield other_points(campaign, "batches", lambda m: m.workload.batch)
         for own, _ in simulated:
-            if own.configuration in {p.request.workload.configuration for p in campaign.points}:
+            asked = own.configuration in {p.request.workload.configuration for p in campaign.points}
+            if asked and _same_program(own, campaign):
                 yield other_grid(campaign, own)
     for own, shapes in simulated:
         if own.configuration.model not in READ_OFF:
@@ -177,12 +196,18 @@ def held_out_scores(campaigns: Sequence[Campaign], simulated: Sequence[tuple[Sim
         yield own_allocator(own, shapes)
 
 
+def _same_program(simulated: Simulated, campaign: Campaign) -> bool:
+    """Whether both ran the same code; else one is no answer about the other, whatever the device."""
+    ours, theirs = campaign.results.environment, simulated.environment
+    return all(getattr(ours, name) == getattr(theirs, name) for name in SOURCE_FIELDS)
+
+
 def held_out_markdown(scores: Sequence[HeldOut]) -> Iterator[str]:
     """The table, with what its columns mean."""
     yield "# Answers about points that they were not made from"
     yield ""
-    yield f"**{FAKE_BANNER}**"
-    yield ""
+    kinds = {score.kind.word: score.kind for score in scores}
+    yield from banner_lines(*(kinds[word] for word in WORDS if word in kinds))
     yield "Generated by `make scoreboard`. Inside: the share of the answered points within the stated interval, whose"
     yield "width stands last. A fit without residuals and the program state a single number, not a range: inside then"
     yield "means to the byte. A fit answers only within its batches and contexts. The random shapes are those of"
@@ -192,7 +217,7 @@ def held_out_markdown(scores: Sequence[HeldOut]) -> Iterator[str]:
     yield "models, or of the model itself but a tenth that is left out and asked about, and is to hold 9 in 10. It"
     yield f"holds {_pooled(scores, OTHERS)} of the points asked of other models, {_pooled(scores, ITS_OWN)} of its own."
     yield ""
-    yield from table(HEADER, [_row(score) for score in scores], words=2)
+    yield from table(HEADER, [_row(score) for score in scores], words=3)
 
 
 def _pooled(scores: Sequence[HeldOut], source: str) -> str:
@@ -204,12 +229,13 @@ def _pooled(scores: Sequence[HeldOut], source: str) -> str:
 def _row(score: HeldOut) -> list[str]:
     answered = score.answered
     if not answered:
-        return [score.source, score.asked, str(len(score.pairs)), "0", *["–"] * 4]
+        return [score.source, score.asked, score.kind.word, str(len(score.pairs)), "0", *["–"] * 4]
     misses = [answer.bytes - found for answer, found in answered]
     widths = [answer.most_bytes - answer.least_bytes for answer, _ in answered]
     return [
         score.source,
         score.asked,
+        score.kind.word,
         str(len(score.pairs)),
         str(len(answered)),
         percent(score.inside / len(answered)),

@@ -8,19 +8,21 @@ from glob import escape
 from pathlib import Path
 
 from analysis.calibration import Calibration, read_calibration
-from analysis.campaign import REPOSITORY
+from analysis.campaign import GPUS, REPOSITORY
 from analysis.cards import GIVEN, Card
 from analysis.derivation.derived import Derived
 from analysis.derivation.derived_files import MODEL_CLASSES, configuration_of, read_derived, variant_of
 from analysis.drift import configurations
 from analysis.evidence import counting, measured
+from analysis.kinds import EMULATED, MEASURED, ON_A_CPU, REPLAYED, kind_of
 from analysis.model import ConfigError, Shapes, read_shapes
 from analysis.predicting import program
 from analysis.predicting.configs import config_of, default_variant, known_as
-from analysis.predicting.prediction import DOES_NOT_FIT, FITS, Fit, Outside
+from analysis.predicting.prediction import DOES_NOT_FIT, FITS, Outside, Seen
 from analysis.predicting.predictor import Known, Predictor, asked_configuration
 from analysis.predicting.simulated import Excess, Simulated, read_simulated
 from analysis.predicting.sources import Source, calibrated_source, derived_source, measured_source, program_source
+from analysis.predicting.workspace import workspace_of
 from harness.records import Configuration, Measured, OutOfMemory, Phase, ResultsFile, Workload, read
 
 ASSUMED_OUTSIDE_BYTES = 2**30
@@ -74,7 +76,8 @@ class Library:
             )
         configuration = dataclasses.replace(configuration, model=known_as(path, shapes, configuration.model_class))
         label = card.label if card else ""
-        on_card = [r for r in self._measured(configuration, label) if transformers in ("", r.environment.transformers)]
+        on_card = [r for r in self._on_card(configuration, label) if transformers in ("", r.environment.transformers)]
+        measured_there = [r for r in on_card if kind_of(r.environment) is MEASURED]
         wanted = [(asked_configuration(configuration, phase, tokens), phase) for phase, tokens in QUESTIONS]
         known = {
             (c, phase): Known(
@@ -89,16 +92,17 @@ class Library:
             config=path,
             shapes=shapes,
             configuration=configuration,
-            card=_reported(card, on_card),
+            card=_reported(card, measured_there),
             known=known,
-            outside=_outside(on_card, outside_bytes),
-            seen={workload: fit for results in on_card for workload, fit in _seen(results)},
+            workspace=workspace_of(label, on_card, GPUS),
+            outside=_outside(measured_there, outside_bytes),
+            seen={workload: seen for results in reversed(on_card) for workload, seen in _seen(results)},
         )
 
-    def _measured(self, configuration: Configuration, label: str) -> Iterator[ResultsFile]:
-        """Results files of this model on this card; none without a card."""
-        if label:
-            for path in self._paths(label, "*", f"{escape(configuration.model)}.cuda.*.jsonl"):
+    def _on_card(self, configuration: Configuration, label: str) -> Iterator[ResultsFile]:
+        """Results files of this model on this card, those of the real one before an emulated one's; none without."""
+        for folder, device in ((label, "cuda"), (f"emulated-{label}", "emulated")) if label else ():
+            for path in self._paths(folder, "*", f"{escape(configuration.model)}.{device}.*.jsonl"):
                 yield read(path)
 
     def _sources(
@@ -110,22 +114,29 @@ class Library:
         on_card: list[ResultsFile],
         transformers: str,
     ) -> Iterator[Source]:
-        for results in on_card:
-            yield measured_source(_ran(results, configuration), results.path.name)
         model = escape(configuration.model)
         stored = map(self.calibration, self._paths("*", "*", f"{model}.calibration.json"))
         calibrations = [c for c in stored if transformers in ("", c.environment.transformers)]
-        real = [c for c in calibrations if c.environment.device == "cuda"]
-        for calibration in sorted(real, key=lambda c: c.environment.gpu_label != label):
-            yield calibrated_source(calibration, label)
+        here = [c for c in calibrations if c.environment.card == label]
+        for kind in (MEASURED, EMULATED):
+            for results in on_card:
+                if kind_of(results.environment) is kind:
+                    yield measured_source(_ran(results, configuration), results.environment, results.path.name)
+            for calibration in here:
+                if kind_of(calibration.environment) is kind:
+                    yield calibrated_source(calibration, label)
+        for calibration in calibrations:
+            if kind_of(calibration.environment) is MEASURED and calibration not in here:
+                yield calibrated_source(calibration, label)
         paths = self._paths("*", "derived", f"{model}.{variant_of(configuration)}.{phase}.*.json")
         formulas = map(self.derived, paths)
         chosen = [f for f in formulas if transformers in ("", f.environment.transformers)]
         for formula in sorted(chosen, key=lambda f: _version(f.environment.transformers), reverse=True):
             yield derived_source(formula)
-        for calibration in calibrations:
-            if calibration not in real:
-                yield calibrated_source(calibration, label)
+        for kind in (EMULATED, REPLAYED, ON_A_CPU):
+            for calibration in calibrations:
+                if kind_of(calibration.environment) is kind and not (kind is EMULATED and calibration in here):
+                    yield calibrated_source(calibration, label)
         if transformers in ("", program.TRANSFORMERS):
             yield program_source(shapes)
 
@@ -151,18 +162,19 @@ def _ran(results: ResultsFile, configuration: Configuration) -> dict[Workload, M
     return measured(configurations(results).get(configuration, ()))
 
 
-def _seen(results: ResultsFile) -> Iterator[tuple[Workload, Fit]]:
+def _seen(results: ResultsFile) -> Iterator[tuple[Workload, Seen]]:
+    word = kind_of(results.environment).word
     for line in counting(results.measurements).values():
-        if isinstance(line.outcome, Measured):
-            yield line.workload, FITS
+        if isinstance(line.outcome, Measured) and not line.outcome.guessed:
+            yield line.workload, Seen(fit=FITS, word=word)
         elif isinstance(line.outcome, OutOfMemory):
-            yield line.workload, DOES_NOT_FIT
+            yield line.workload, Seen(fit=DOES_NOT_FIT, word=word)
 
 
 def _outside(on_card: list[ResultsFile], given: int | None) -> Outside:
     """What is given; else what was measured on the card beside the allocator's segments; else what is assumed."""
     if given is not None:
-        return Outside(least_bytes=given, most_bytes=given, source="as given")
+        return Outside(least_bytes=given, most_bytes=given, source="as given", given=True)
     peaks = [m.warm for r in on_card for lines in configurations(r).values() for m in measured(lines).values()]
     seen = [
         p.process_bytes - p.reserved_bytes

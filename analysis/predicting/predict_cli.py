@@ -160,7 +160,7 @@ def _print(found: "Prediction") -> None:
     out.print(f"requested: {found.requested_bytes:,} B, {found.basis}: {found.origin}", markup=False, soft_wrap=True)
     out.print(f"needs {_span(found)}", markup=False)
     if found.card is not None:
-        card, seen = found.card, " (seen on this card)" if found.seen else ""
+        card, seen = found.card, f" ({found.seen.word}: seen on this card)" if found.seen else ""
         has = f"{card.most_bytes / 1e9:,.2f} GB"
         if card.least_bytes != card.most_bytes:
             has = f"{card.least_bytes / 1e9:,.2f} to {has}"
@@ -194,12 +194,14 @@ def _print_frontiers(predictor: "Predictor", found: "list[Frontier]") -> None:
     from rich import box
     from rich.table import Table
 
+    from analysis.kinds import predicted_banner
     from analysis.predicting.pinned import pins
     from analysis.tables import configuration_text, console
 
     out = console()
     assert predictor.card is not None
     out.print(f"{configuration_text(predictor.configuration)} on {predictor.card.label}", markup=False, soft_wrap=True)
+    out.print(predicted_banner(word for f in found for word in f.words), style="bold magenta", markup=False)
     out.print("What fits, to what is within the margin.", markup=False)
     for title, first in (("longest context", "batch"), ("largest batch", "context")):
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
@@ -227,14 +229,14 @@ def score_held_out(
     to: Annotated[Path | None, typer.Option(help="Folder for held-out.md; else results/.")] = None,
 ) -> None:
     """Score answers about points that they were not made from: other contexts, batches, grids and models."""
-    from analysis.campaign import REPOSITORY, main_campaigns, read_campaign
+    from analysis.campaign import REPOSITORY, campaigns_of
     from analysis.files import put
     from analysis.model import read_shapes
     from analysis.predicting.configs import config_of
     from analysis.predicting.held_out import held_out_markdown, held_out_scores
     from analysis.predicting.library import Library
 
-    campaigns = [read_campaign(path) for path in file or main_campaigns()]
+    campaigns = campaigns_of(file)
     simulated = [(s, read_shapes(config_of(s.configuration.model))) for s in Library.of().simulated]
     text = "\n".join(held_out_markdown(list(held_out_scores(campaigns, simulated)))) + "\n"
     put((to or REPOSITORY / "results") / "held-out.md", text)

@@ -8,10 +8,11 @@ from analysis.cards import Card
 from analysis.derivation.derived_files import variant_of
 from analysis.formula import element_bytes
 from analysis.model import Shapes, resident_bytes
-from analysis.predicting.prediction import FITS, Fit, Outside, Prediction, prediction
+from analysis.predicting.prediction import FITS, Outside, Prediction, Seen, prediction
 from analysis.predicting.program import MASK_TOKENS
 from analysis.predicting.simulated import Excess
 from analysis.predicting.sources import Source
+from analysis.predicting.workspace import Workspace
 from analysis.refereeing.breakdown import Request
 from harness.records import Configuration, Phase, Workload
 
@@ -33,7 +34,7 @@ class Predictor:
     """One model in one configuration on one card, or on none in particular.
 
     model, transformers: as they were asked for. known: for every configuration and phase that a question can come to.
-    seen: what was seen to fit this card, and what was not.
+    seen: what was seen to fit this card, and what was not; what was measured first.
     """
 
     model: str
@@ -43,8 +44,9 @@ class Predictor:
     configuration: Configuration
     card: Card | None
     known: dict[tuple[Configuration, Phase], Known]
+    workspace: Workspace
     outside: Outside
-    seen: dict[Workload, Fit]
+    seen: dict[Workload, Seen]
 
     def predict(self, phase: Phase, batch: int, context_tokens: int) -> Prediction:
         """The answer for one shape; :class:`NothingKnown` if no source has one."""
@@ -62,24 +64,25 @@ class Predictor:
                     self.card,
                     resident_bytes=self.resident_bytes,
                     excess=known.excess,
+                    workspace=self.workspace,
                     outside=self.outside,
                     seen=self._seen(workload),
                 )
         raise NothingKnown(self._why(request))
 
-    def _seen(self, workload: Workload) -> Fit | None:
+    def _seen(self, workload: Workload) -> Seen | None:
         """What was seen of a workload, or follows: below one that fits all fit, above one that does not none does.
 
         That does not hold of a chunked prefill, whose rest may be padded.
         """
         if workload in self.seen or workload.configuration.prefill_chunk_tokens:
             return self.seen.get(workload)
-        for other, fit in self.seen.items():
+        for other, seen in self.seen.items():
             if (other.configuration, other.phase) != (workload.configuration, workload.phase):
                 continue
-            low, high = (workload, other) if fit == FITS else (other, workload)
+            low, high = (workload, other) if seen.fit == FITS else (other, workload)
             if low.batch <= high.batch and low.context_tokens <= high.context_tokens:
-                return fit
+                return seen
         return None
 
     def _why(self, request: Request) -> str:

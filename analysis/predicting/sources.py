@@ -1,7 +1,8 @@
 """Where the requested bytes of a workload can come from: what was measured, fitted, derived, or the program itself.
 
-A number from a card is one that was measured there or fitted to what was. A replay is never called a measurement:
-what was fitted to one says so, and serves only where the program has no derived formula.
+A number from a card is one that was measured there or fitted to what was. Neither an emulated card nor a replay is ever
+called a measurement: what was fitted to one says so, and serves only where nothing better does. The libraries'
+workspace is a term of its own (:mod:`analysis.predicting.workspace`), so it is in none of these bytes.
 """
 
 from collections.abc import Callable
@@ -10,28 +11,40 @@ from typing import Literal
 
 from analysis.calibration import CalibratedTerm, Calibration
 from analysis.derivation.derived import Derived, OutsideDomain
+from analysis.evidence import workspace_bytes
 from analysis.formula import COLUMNS
+from analysis.kinds import EMULATED, MEASURED, Word, kind_of
 from analysis.model import Shapes, resident_bytes
 from analysis.predicting import program
 from analysis.refereeing.breakdown import EstimatorError, Request
-from analysis.refereeing.ours import calibrated, transient_of
-from harness.records import Measured, Workload
+from analysis.refereeing.ours import calibrated, transient_of, workspace_term
+from harness.records import Environment, Measured, Workload
 
 Basis = Literal[
     "measured here",
     "calibrated on this GPU",
+    "emulated here",
+    "calibrated on an emulated card",
     "calibrated on another GPU",
     "derived from the program",
     "calibrated on a replay",
     "formula only",
 ]
+HERE: dict[Word, Basis] = {"measured": "measured here", "emulated": "emulated here"}
+WORD_OF: dict[Basis, Word] = {
+    **{basis: word for word, basis in HERE.items()},
+    "calibrated on this GPU": "measured",
+    "calibrated on another GPU": "measured",
+    "calibrated on an emulated card": "emulated",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requested:
-    """Requested bytes at a peak, with the 95 % interval of a fit; a replay or a derived formula has none.
+    """Requested bytes at a peak without the libraries' workspace, with the 95 % interval of a fit, if it is one.
 
     origin: the file and the software that it comes from. stage: what runs at the peak, "" where not known.
+    workspace: the card's own, where the source has seen it. reserved, process: what was counted at the very point.
     """
 
     bytes: int
@@ -39,21 +52,39 @@ class Requested:
     basis: Basis
     origin: str
     stage: str
+    workspace_bytes: int | None = None
+    reserved_bytes: int | None = None
+    process_bytes: int | None = None
+
+    @property
+    def word(self) -> Word:
+        """The kind of number that it is made from."""
+        return WORD_OF.get(self.basis, "replayed")
 
 
 Source = Callable[[Request], Requested | None]
 """``None`` where the source has nothing to say about a request."""
 
 
-def measured_source(found: dict[Workload, Measured], origin: str) -> Source:
-    """The stored measurements of this very card."""
+def measured_source(found: dict[Workload, Measured], environment: Environment, origin: str) -> Source:
+    """The stored points of this very card, measured or emulated."""
+    basis = HERE[kind_of(environment).word]
 
     def answer(request: Request) -> Requested | None:
         outcome = found.get(request.workload)
         if outcome is None:
             return None
-        size, stage = outcome.warm.requested_bytes, outcome.site.stage
-        return Requested(bytes=size, half_width_bytes=0, basis="measured here", origin=origin, stage=stage)
+        peak, workspace = outcome.warm, workspace_bytes(outcome)
+        return Requested(
+            bytes=peak.requested_bytes - workspace,
+            half_width_bytes=0,
+            basis=basis,
+            origin=origin,
+            stage=outcome.site.stage,
+            workspace_bytes=workspace,
+            reserved_bytes=peak.reserved_bytes,
+            process_bytes=peak.process_bytes,
+        )
 
     return answer
 
@@ -61,11 +92,13 @@ def measured_source(found: dict[Workload, Measured], origin: str) -> Source:
 def calibrated_source(calibration: Calibration, gpu_label: str) -> Source:
     """A calibration, within the batches and contexts that it was fitted to."""
     environment = calibration.environment
-    basis: Basis = "calibrated on another GPU"
-    if environment.device != "cuda":
-        basis = "calibrated on a replay"
-    elif environment.gpu_label == gpu_label:
-        basis = "calibrated on this GPU"
+    kind, here = kind_of(environment), environment.card == gpu_label
+    basis: Basis = "calibrated on a replay"
+    if kind is MEASURED:
+        basis = "calibrated on this GPU" if here else "calibrated on another GPU"
+    elif kind is EMULATED:
+        basis = "calibrated on an emulated card"
+    own = here and kind in (MEASURED, EMULATED)
     estimate = calibrated(calibration)
     origin = f"{environment.gpu_label}, {calibration.origin}"
 
@@ -74,13 +107,21 @@ def calibrated_source(calibration: Calibration, gpu_label: str) -> Source:
             return None
         try:
             total = estimate(request).total_bytes
+            workspace = workspace_term(calibration, request.workload.configuration)
             _, form = transient_of(calibration, request)
         except EstimatorError:
             return None
         if form.dof == 0:
             return None  # a solve: nothing says that the form holds anywhere else
         half = _half_width(form, request.workload)
-        return Requested(bytes=total, half_width_bytes=half, basis=basis, origin=origin, stage=form.regime.stage)
+        return Requested(
+            bytes=total - workspace,
+            half_width_bytes=half,
+            basis=basis,
+            origin=origin,
+            stage=form.regime.stage,
+            workspace_bytes=workspace if own else None,
+        )
 
     return answer
 

@@ -12,7 +12,7 @@ ROUNDING_BYTES = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shift:
-    """How much further from the measured bytes one term got at one point; negative is nearer."""
+    """How much further from the counted bytes one term got at one point; negative is nearer."""
 
     context_tokens: int
     bytes: int
@@ -36,7 +36,7 @@ def changes(before: Sequence[Error], now: Sequence[Error]) -> list[str]:
         if any(s.direction for s in shifts):
             lines.append(f"{term} {_in_words(shifts)}")
         elif any(old[w].predicted_bytes != new[w].predicted_bytes for w in new if w in old):
-            lines.append(f"{term} changed, and is as far from the measured bytes as it was")
+            lines.append(f"{term} changed, and is as far from the counted bytes as it was")
     return lines
 
 

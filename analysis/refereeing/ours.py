@@ -5,10 +5,10 @@ import functools
 
 from analysis.calibration import CalibratedTerm, Calibration, make_calibration, predicted_transient
 from analysis.drift import all_fitted_terms, judge
-from analysis.formula import inputs, logits, phase_regime, predict
+from analysis.formula import batches_of, inputs, logits, phase_regime, predict
 from analysis.model import Shapes
 from analysis.refereeing.breakdown import Breakdown, Estimator, EstimatorError, Request, added_up
-from harness.records import ResultsFile, Workload
+from harness.records import Configuration, ResultsFile, Workload
 
 
 def exact_terms(request: Request) -> Breakdown:
@@ -73,15 +73,19 @@ def _constants(calibration: Calibration, request: Request) -> int:
     return round(sum(c.value for term in constants for c in term.coefficients))
 
 
+def workspace_term(calibration: Calibration, configuration: Configuration) -> int:
+    """Of those constants the libraries' workspace, which is the calibrated card's and not the program's."""
+    found = [t for t in calibration.terms if (t.term, t.configuration) == ("workspace", configuration)]
+    return round(sum(c.value for term in found for c in term.coefficients))
+
+
 def transient_of(calibration: Calibration, request: Request) -> tuple[float, CalibratedTerm]:
     """The highest of the phase's forms: what will be running at the peak is not known beforehand.
 
     :class:`EstimatorError` if the calibration has none that covers the shape.
     """
     workload = request.workload
-    regime = phase_regime(workload.phase)
-    if workload.phase == "decode":
-        regime = dataclasses.replace(regime, batches="1" if workload.batch == 1 else "2+")
+    regime = dataclasses.replace(phase_regime(workload.phase), batches=batches_of(workload))
     found = predicted_transient(calibration, regime, workload, logits(request.shapes, workload))
     if found is None:
         raise EstimatorError(f"{request.text}: {calibration.name} can't tell the transient")

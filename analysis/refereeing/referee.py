@@ -9,11 +9,12 @@ from pathlib import Path
 
 from analysis.campaign import Campaign
 from analysis.estimators.catalogue import ESTIMATORS
+from analysis.kinds import kind_of
 from analysis.refereeing.breakdown import Breakdown, Estimator, EstimatorError, Quantity
 from analysis.refereeing.command import DEADLINE_S, python_function, running
 from analysis.refereeing.ours import calibrated, exact_terms, held_out
 from analysis.refereeing.predictions import read_predictions
-from analysis.refereeing.score import Error, Tolerance, compared, errors
+from analysis.refereeing.score import Error, Tolerance, compared, errors, has
 
 OURS: dict[str, Callable[[Campaign], Estimator]] = {
     "ours": lambda campaign: _calibrated(campaign),
@@ -24,19 +25,27 @@ OURS: dict[str, Callable[[Campaign], Estimator]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """An estimator's errors at every point of a campaign. claims: the measured quantity that it says it predicts."""
+    """An estimator's errors at the points of a campaign. claims: the measured quantity that it says it predicts.
+
+    against: the quantity that the total was held against. left_out: points at which that is not known.
+    """
 
     estimator: str
     campaign: Campaign
     claims: Quantity
+    against: Quantity
+    left_out: int
     errors: tuple[Error, ...]
 
     @property
     def compared_with(self) -> str:
-        """The quantity that the total was held against, in words: "requested (replayed)"."""
-        quantity = compared(self.claims, self.campaign.points[0].outcome)
-        replayed = self.campaign.results.environment.device == "fake"
-        return f"{quantity} ({'replayed' if replayed else 'measured'})"
+        """The quantity that the total was held against, in words, and at how many points it could not be:
+
+        "requested (replayed)", "process (measured; unknown at 3 of 49 points)".
+        """
+        kind = kind_of(self.campaign.results.environment)
+        missing = f"; unknown at {self.left_out} of {len(self.campaign.points)} points" if self.left_out else ""
+        return f"{kind.counter(self.against)} ({kind.word}{missing})"
 
     @property
     def totals(self) -> tuple[Error, ...]:
@@ -88,8 +97,16 @@ def scored(name: str, estimator: Estimator, campaign: Campaign) -> Scored:
     claims = list(dict.fromkeys(answer.predicts for answer in answers))
     if len(claims) > 1:
         raise EstimatorError(f"{name}: predicts {' and '.join(claims)}; an estimator claims one quantity")
-    found = [e for point, answer in zip(campaign.points, answers, strict=True) for e in errors(point, answer)]
-    return Scored(estimator=name, campaign=campaign, claims=claims[0], errors=tuple(found))
+    against = compared(claims[0], (point.outcome for point in campaign.points))
+    known = [pair for pair in zip(campaign.points, answers, strict=True) if has(pair[0].outcome, against)]
+    return Scored(
+        estimator=name,
+        campaign=campaign,
+        claims=claims[0],
+        against=against,
+        left_out=len(answers) - len(known),
+        errors=tuple(e for point, answer in known for e in errors(point, answer, against)),
+    )
 
 
 def score_all(text: str, campaigns: Sequence[Campaign], deadline_s: float = DEADLINE_S) -> list[Scored]:

@@ -24,14 +24,14 @@ def validate_estimator(
     deadline_s: Annotated[float, typer.Option(min=0.01, help="Seconds that a command has for an answer.")] = 30.0,
 ) -> None:
     """Score an estimator against measured bytes; exit with 1 if it is beyond TOLERANCE or worse than BASE."""
-    from analysis.campaign import main_campaigns, read_campaign
+    from analysis.campaign import campaigns_of
     from analysis.files import put
     from analysis.refereeing.referee import score_all
     from analysis.refereeing.score import read_tolerance
     from analysis.refereeing.validation import validation_markdown
 
     allowed = read_tolerance(tolerance) if tolerance else None
-    campaigns = [read_campaign(path) for path in file or main_campaigns()]
+    campaigns = campaigns_of(file)
     found = score_all(estimator, campaigns, deadline_s)
     replaced = score_all(than, campaigns, deadline_s) if than else []
     text = "\n".join(validation_markdown(found, replaced)) + "\n"
@@ -65,11 +65,11 @@ def rank_estimators(
     to: Annotated[Path | None, typer.Option(help="Folder for scoreboard.md and .csv; else results/.")] = None,
 ) -> None:
     """Rank every estimator and ours on the same measured points."""
-    from analysis.campaign import REPOSITORY, main_campaigns, read_campaign
+    from analysis.campaign import REPOSITORY, campaigns_of
     from analysis.files import put
     from analysis.refereeing.scoreboard import scoreboard, scoreboard_csv, scoreboard_markdown
 
-    boards = [scoreboard(read_campaign(path)) for path in file or main_campaigns()]
+    boards = [scoreboard(campaign) for campaign in campaigns_of(file)]
     folder = to or REPOSITORY / "results"
     text = "\n".join(scoreboard_markdown(boards)) + "\n"
     put(folder / "scoreboard.md", text)

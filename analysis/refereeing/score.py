@@ -38,7 +38,7 @@ class Error:
 
     @property
     def bytes(self) -> int:
-        """Predicted minus measured: positive is too high."""
+        """Predicted minus counted: positive is too high."""
         return self.predicted_bytes - self.measured_bytes
 
 
@@ -64,7 +64,7 @@ def points(results: ResultsFile, shapes: Shapes, config: str, gpu_bytes: int | N
                 workload=workload,
                 shapes=shapes,
                 config=config,
-                gpu_label=results.environment.gpu_label,
+                gpu_label=results.environment.card,
                 gpu_bytes=gpu_bytes,
             )
             if gpu_bytes is None or outcome.warm.requested_bytes <= gpu_bytes:
@@ -72,15 +72,20 @@ def points(results: ResultsFile, shapes: Shapes, config: str, gpu_bytes: int | N
     return tuple(sorted(found, key=lambda p: (p.request.context_tokens, p.request.batch, p.request.workload.phase)))
 
 
-def compared(claim: Quantity, outcome: Measured) -> Quantity:
-    """The measured quantity that a claim is held against: itself, or "requested" where that is all that is known."""
-    return claim if getattr(outcome.warm, f"{claim}_bytes") is not None else "requested"
+def has(outcome: Measured, quantity: Quantity) -> bool:
+    """Whether a quantity is known of a point: that of the process is not where segments were given back meanwhile."""
+    return getattr(outcome.warm, f"{quantity}_bytes") is not None
 
 
-def measured_terms(point: Point, claim: Quantity) -> dict[str, int]:
-    """Measured bytes by term at the peak. A claim beyond "requested" puts rounding and context into the rest."""
+def compared(claim: Quantity, outcomes: Iterable[Measured]) -> Quantity:
+    """The quantity that a claim is held against, one for all points: itself, or "requested" where none has it."""
+    return claim if any(has(outcome, claim) for outcome in outcomes) else "requested"
+
+
+def measured_terms(point: Point, against: Quantity) -> dict[str, int]:
+    """Measured bytes by term at the peak. Beyond "requested", rounding and context are in the rest."""
     workload, outcome = point.request.workload, point.outcome
-    total = getattr(outcome.warm, f"{compared(claim, outcome)}_bytes")
+    total = getattr(outcome.warm, f"{against}_bytes")
     held = outcome.held
     kv_cache = cache_at_peak(workload, held.kv_cache_bytes)
     state = held.recurrent_state_bytes + held.conv_state_bytes
@@ -111,9 +116,12 @@ def predicted_terms(answer: Breakdown) -> dict[str, int]:
     return {name: value for name, value in terms.items() if value is not None}
 
 
-def errors(point: Point, answer: Breakdown) -> tuple[Error, ...]:
-    """The errors of one answer; :class:`EstimatorError` if it is plainly in another unit than bytes."""
-    truth, said = measured_terms(point, answer.predicts), predicted_terms(answer)
+def errors(point: Point, answer: Breakdown, against: Quantity) -> tuple[Error, ...]:
+    """The errors of one answer, its total held against a quantity that the point has.
+
+    :class:`EstimatorError` if it is plainly in another unit than bytes.
+    """
+    truth, said = measured_terms(point, against), predicted_terms(answer)
     for name in ("total", "weights"):
         _in_bytes(point.request, name, said[name], truth[name])
     return tuple(
@@ -132,7 +140,7 @@ def _in_bytes(request: Request, name: str, said: int, truth: int) -> None:
             hint = f"it looks like bytes taken for {unit}: divide by {size:,}"
         else:
             continue
-        raise EstimatorError(f"{request.text}: {name}_bytes is {said:,}, where {truth:,} B were measured; {hint}")
+        raise EstimatorError(f"{request.text}: {name}_bytes is {said:,}, where {truth:,} B were counted; {hint}")
 
 
 def score(found: Iterable[Error]) -> Score | None:

@@ -5,8 +5,10 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from analysis.calibration import NotCalibrated
 from analysis.campaign import Campaign
 from analysis.estimators.catalogue import ESTIMATORS
+from analysis.refereeing.breakdown import EstimatorError
 from analysis.refereeing.markdown import gb, percent, table
 from analysis.refereeing.referee import OURS, Scored, scored
 from analysis.refereeing.score import Error, Score, score
@@ -27,19 +29,27 @@ CSV_HEADER = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """A campaign and everybody's scores on it, best first."""
+    """A campaign and everybody's scores on it, best first. silent: those of ours that can't answer, and why."""
 
     campaign: Campaign
     ranked: tuple[Scored, ...]
+    silent: dict[str, str]
 
 
 def scoreboard(campaign: Campaign, without: Sequence[str] = ()) -> Board:
     """Asks every estimator at every point; ours only where there is a calibration, and not those named."""
     names = [name for name in OURS if campaign.calibration is not None or name == "exact-terms"]
     names = [name for name in names if name not in without]
-    found = [scored(name, OURS[name](campaign), campaign) for name in names]
+    found, silent = [], {}
+    for name in names:
+        try:
+            found.append(scored(name, OURS[name](campaign), campaign))
+        except NotCalibrated:
+            silent[name] = "without one context, the points do not determine every term"
+        except EstimatorError as error:  # a card too full for a form of every regime
+            silent[name] = str(error)
     found += [scored(name, estimator, campaign) for name, estimator in ESTIMATORS.items() if name not in without]
-    return Board(campaign=campaign, ranked=tuple(sorted(found, key=_rank)))
+    return Board(campaign=campaign, ranked=tuple(sorted(found, key=_rank)), silent=silent)
 
 
 def _rank(own: Scored) -> tuple[int, int, str]:
@@ -67,6 +77,7 @@ def scoreboard_markdown(boards: Sequence[Board]) -> Iterator[str]:
     yield "`exact-terms` is weights, cache, states and inputs alone, with nothing fitted."
     for board in boards:
         yield from ("", f"## {title(board.campaign)}", "", *campaign_lines(board.campaign))
+        yield from (f"`{name}` is left out: {why}." for name, why in board.silent.items())
         yield from ("", "### Total", "", *table(RANKING_HEADER, ranking(board), words=3))
         yield from ("", "### Bias by term, GB", "", *table(BIAS_HEADER, bias_by_term(board)))
         yield from ("", "A dash: the estimator has no such term. Wrong assumptions that give its very numbers:", "")

@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 
 from analysis.campaign import Campaign
+from analysis.kinds import REPLAYED, kind_of
 from analysis.refereeing.changes import changes
 from analysis.refereeing.markdown import gb, percent, table
 from analysis.refereeing.referee import Scored
 from analysis.refereeing.score import TERMS, Error, by_term
 from analysis.refereeing.suspects import named
-from analysis.tables import FAKE_BANNER, environment_text
+from analysis.tables import banner_lines, environment_text
 
 TERM_HEADER = ("term", "assumes", "n", "median error, GB", "bias, GB", "worst, GB", "worst, %", "worst at")
 POINT_TERMS = ("weights", "kv_cache", "state", "rest", "total")
@@ -16,7 +17,7 @@ POINT_TERMS = ("weights", "kv_cache", "state", "rest", "total")
 
 def validation_markdown(found: Sequence[Scored], replaced: Sequence[Scored] = ()) -> Iterator[str]:
     """The lines of the whole report; ``replaced``: the same campaigns, scored for the version before."""
-    yield f"# {found[0].estimator} against measured bytes"
+    yield f"# {found[0].estimator} against counted bytes"
     yield from campaign_sections(found)
     for before, now in zip(replaced, found, strict=False):
         lines = changes(before.errors, now.errors)
@@ -30,7 +31,7 @@ def campaign_sections(found: Sequence[Scored]) -> Iterator[str]:
         yield from ("", f"## {title(own.campaign)}", "")
         yield from campaign_lines(own.campaign)
         yield f"{own.estimator} claims the {own.claims} bytes. Compared with: {own.compared_with}."
-        if not own.compared_with.startswith(own.claims):
+        if own.against != own.claims:
             yield f"These results have no {own.claims} bytes, so what lies between the two is in the error of the rest."
         yield from ("", *term_table(own.errors), "", *point_table(own.errors))
 
@@ -43,19 +44,26 @@ def title(campaign: Campaign) -> str:
 def campaign_lines(campaign: Campaign) -> Iterator[str]:
     """Where the points are from, and which were left out."""
     environment = campaign.results.environment
-    if environment.device == "fake":
-        yield from (f"**{FAKE_BANNER}**", "")
+    kind = kind_of(environment)
+    yield from banner_lines(kind)
+    if kind is REPLAYED:
         yield "A replay has no rounding, no fragmentation and no CUDA context: an estimator that claims the allocated,"
         yield "process or device bytes is entitled to be higher by those, and only a card tells how much that is."
         yield ""
+    elif kind.note:
+        yield from (kind.note, "")
     yield f"{environment_text(environment)}"
     yield ""
     left_out = ""
     if campaign.left_out and campaign.gpu_bytes:
         card = f"{campaign.gpu_bytes / 2**30:.0f} GiB"
-        left_out = f"; {campaign.left_out} more were replayed that need more than the card's {card}, and are left out"
+        left_out = (
+            f"; {campaign.left_out} more were {kind.word} that need more than the card's {card}, and are left out"
+        )
+    if campaign.invented:
+        left_out += f"; {campaign.invented} more read values that nothing had written, and are left out"
     yield f"{len(campaign.points)} points of `{campaign.results.path.name}`{left_out}."
-    yield "Errors are predicted minus measured; GB is 10^9 bytes. The rest is an estimator's overhead and activations,"
+    yield "Errors are predicted minus counted; GB is 10^9 bytes. The rest is an estimator's overhead and activations,"
     yield "held against what a peak has beside weights, cache and states: the transient, inputs, logits, buffers."
 
 
@@ -94,5 +102,5 @@ def point_table(found: Sequence[Error]) -> list[str]:
                 percent(total.bytes / total.measured_bytes, signed=True),
             ]
         )
-    header = ("phase", "context", "batch", "predicted, GB", "measured, GB", *POINT_TERMS, "total, %")
+    header = ("phase", "context", "batch", "predicted, GB", "counted, GB", *POINT_TERMS, "total, %")
     return table(header, rows)

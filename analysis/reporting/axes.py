@@ -19,7 +19,7 @@ KINDS = {"prefill": "Prefill", "decode": "Decode step"}
 
 def heading(part: Part, title: str) -> Heading:
     """What stands above a figure of a part."""
-    return Heading(title=title, subject=part.subject, banner=part.banner)
+    return Heading(title=title, subject=part.subject, banner=part.kind.banner, role=part.kind.role)
 
 
 def tokens_text(tokens: float) -> str:

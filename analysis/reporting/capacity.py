@@ -10,6 +10,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter
 from analysis.campaign import GPUS
 from analysis.cards import Card, read_cards
 from analysis.derivation.derived_files import variant_of
+from analysis.kinds import EMULATED, MEASURED, REPLAYED, Word, predicted_banner
 from analysis.predicting.capacity import Frontier, Largest
 from analysis.predicting.capacity import frontier as frontier_of
 from analysis.predicting.configs import with_chunk
@@ -21,7 +22,6 @@ from analysis.reporting.palette import ramp
 from analysis.reporting.part import Part
 from harness.records import Phase
 
-PREDICTED = "PREDICTED FROM REPLAYS — no card was measured"
 LOWEST = 128  # tokens at the bottom of the axis
 CHUNK_TOKENS = 2048  # of the chunked prefill that stands beside the single shot
 # One card of each size that people have: a line for every section of gpus.toml could not be told from its neighbours.
@@ -147,6 +147,24 @@ def kind_text(phase: Phase, chunk_tokens: int) -> str:
     return f"{KINDS[phase]} in chunks of {chunk_tokens:,}" if chunk_tokens else KINDS[phase]
 
 
-def frontier_heading(subject: str, phase: Phase, chunk_tokens: int) -> Heading:
-    """What stands above a frontier, which no card has seen."""
-    return Heading(title=f"{kind_text(phase, chunk_tokens)}: what fits which GPU", subject=subject, banner=PREDICTED)
+def frontier_heading(subject: str, frontiers: Sequence[Frontier]) -> Heading:
+    """What stands above frontiers of one kind, and from what kinds of number they were predicted."""
+    words, first = words_of(frontiers), frontiers[0]
+    return Heading(
+        title=f"{kind_text(first.phase, first.chunk_tokens)}: what fits which GPU",
+        subject=subject,
+        banner=predicted_banner(words),
+        role=predicted_role(words),
+    )
+
+
+def words_of(frontiers: Sequence[Frontier]) -> tuple[Word, ...]:
+    """The kinds of number that any of the frontiers was made from."""
+    return tuple(dict.fromkeys(word for f in frontiers for word in f.words))
+
+
+def predicted_role(words: Sequence[Word]) -> str:
+    """The colour of the banner: that of what is known least."""
+    if REPLAYED.word in words or not words:
+        return REPLAYED.role
+    return MEASURED.role if set(words) == {MEASURED.word} else EMULATED.role

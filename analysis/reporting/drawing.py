@@ -65,11 +65,15 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heading:
-    """What stands above a figure: what it shows, of which model on which card, and the banner of a replay or ""."""
+    """What stands above a figure: what it shows, of which model on which card, and the banner if no card was measured.
+
+    role: the banner's colour.
+    """
 
     title: str
     subject: str
     banner: str
+    role: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +99,7 @@ class Panel:
         self._write(12, 19, heading.title, TITLE, "ink", "bold")
         self._write(12, 34, heading.subject, SMALL, "muted", "normal")
         if heading.banner:
-            self._write(12, 48, heading.banner, SMALL, "fake", "bold")
+            self._write(12, 48, heading.banner, SMALL, heading.role, "bold")
 
     def _write(self, x: float, down: float, text: str, size: float, role: str, weight: str) -> None:
         self.figure.text(

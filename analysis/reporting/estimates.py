@@ -45,7 +45,7 @@ def estimators(part: Part, phase: Phase, batch: int) -> Drawing:
             zorder=4,
         )
     panel.axes.plot(contexts, sizes, linestyle="none", marker="o", markersize=4.6, color=LIGHT["blue"], zorder=5)
-    counted = "replayed" if part.banner else "measured"
+    counted = part.kind.word
     ends, told = [End(y=sizes[-1], text=counted, colour=LIGHT["blue"])], [range_text(counted, own)]
     for name, (role, dashes) in zip(SHOWN, ESTIMATOR_LINES, strict=True):
         found = answers(part, phase, batch, lambda w, e=ESTIMATORS[name]: part.ask(e, w), contexts)  # type: ignore[misc]

@@ -14,6 +14,8 @@ COLOURS: dict[str, tuple[str, str]] = {
     "faint": ("#e9ecf0", "#232b34"),
     "accent": ("#0a5bb5", "#7cb8ff"),
     "fake": ("#8a3ffc", "#c4a3ff"),
+    "emulated": ("#0b6a78", "#5fcfdf"),
+    "measured": ("#1b7f3b", "#74d99f"),
     "good": ("#12703c", "#5fd490"),
     "bad": ("#b42318", "#ff8f85"),
     "card": ("#b0413e", "#ff9c8f"),

@@ -8,11 +8,11 @@ from analysis.campaign import Campaign, config_path, formulas_for
 from analysis.derivation.derived import Derived, OtherProgram, OutsideDomain
 from analysis.derivation.derived_files import variant_of
 from analysis.drift import configurations
-from analysis.evidence import measured
+from analysis.evidence import invented, measured, workspace_bytes
 from analysis.formula import transient_bytes
+from analysis.kinds import Kind, kind_of
 from analysis.refereeing.breakdown import Breakdown, Estimator, EstimatorError, Request
 from analysis.refereeing.ours import cache_at_peak, calibrated
-from analysis.tables import FAKE_BANNER
 from harness.records import PHASES, Configuration, Measured, OutOfMemory, Phase, Workload
 
 SEGMENTS = ("weights + buffers", "KV cache", "states", "inputs, logits", "transient")
@@ -30,7 +30,8 @@ class Formula:
 class Part:
     """One configuration of a campaign. name: what its figures' files start with. derived: its program's formulas.
 
-    refused: what ran out of memory.
+    refused: what ran out of memory. invented: what ran on values that an emulated card had to invent, and counts
+    nowhere.
     """
 
     name: str
@@ -39,13 +40,14 @@ class Part:
     configuration: Configuration
     ran: dict[Workload, Measured]
     refused: dict[Workload, OutOfMemory]
+    invented: dict[Workload, Measured]
     derived: tuple[Derived, ...]
     formulas: dict[Phase, Formula]
 
     @property
-    def banner(self) -> str:
-        """What must stand on everything that was replayed; "" of a card."""
-        return banner_of(self.campaign)
+    def kind(self) -> Kind:
+        """Whether its points were measured, emulated or replayed."""
+        return kind_of(self.campaign.results.environment)
 
     @property
     def model(self) -> str:
@@ -97,7 +99,7 @@ class Part:
             workload=workload,
             shapes=self.campaign.shapes,
             config=self.config,
-            gpu_label=self.campaign.results.environment.gpu_label,
+            gpu_label=self.campaign.results.environment.card,
             gpu_bytes=self.campaign.gpu_bytes,
         )
 
@@ -114,11 +116,6 @@ class Part:
         return None if found is None else found.total_bytes
 
 
-def banner_of(campaign: Campaign) -> str:
-    """What must stand on everything that was replayed; "" of a card."""
-    return FAKE_BANNER if campaign.results.environment.device == "fake" else ""
-
-
 def parts_of(campaign: Campaign) -> tuple[Part, ...]:
     """The configurations of a campaign of which a point ran, in the file's order."""
     stored = formulas_for(campaign.results)
@@ -126,7 +123,7 @@ def parts_of(campaign: Campaign) -> tuple[Part, ...]:
     for configuration, lines in configurations(campaign.results).items():
         ran = measured(lines)
         if ran:
-            derived = tuple(f for phase in PHASES for f in stored if f.phase == phase and _of_program(f, campaign, ran))
+            derived = tuple(f for phase in PHASES for f in _nearest(phase, stored, campaign, ran))
             part = Part(
                 name=file_name(campaign.results.environment.gpu_label, configuration),
                 campaign=campaign,
@@ -134,6 +131,7 @@ def parts_of(campaign: Campaign) -> tuple[Part, ...]:
                 configuration=configuration,
                 ran=ran,
                 refused={m.workload: m.outcome for m in lines if isinstance(m.outcome, OutOfMemory)},
+                invented=invented(lines),
                 derived=derived,
                 formulas={},
             )
@@ -146,6 +144,14 @@ def file_name(*words: str | Configuration) -> str:
     """Words that are safe in the name of a file and of an element, whatever was measured."""
     texts = [w if isinstance(w, str) else f"{w.model}.{variant_of(w)}" for w in words]
     return re.sub(r"[^A-Za-z0-9._-]", "_", ".".join(texts))
+
+
+def _nearest(
+    phase: Phase, stored: Iterable[Derived], campaign: Campaign, ran: dict[Workload, Measured]
+) -> tuple[Derived, ...]:
+    """The formula of a phase of the very program that was measured, if there is one."""
+    own = [f for f in stored if f.phase == phase and _of_program(f, campaign, ran)]
+    return tuple(sorted(own, key=lambda f: f.distance(campaign.results.environment))[:1])
 
 
 def _of_program(derived: Derived, campaign: Campaign, ran: dict[Workload, Measured]) -> bool:
@@ -161,12 +167,20 @@ def _of_program(derived: Derived, campaign: Campaign, ran: dict[Workload, Measur
 
 
 def _formulas(part: Part) -> Iterable[tuple[Phase, Formula]]:
-    """Of each phase the derived formula, else the fitted one; none where neither is stored."""
+    """Of each phase the derived formula, else the fitted one; none where neither is stored.
+
+    A card's libraries have a workspace, which is no part of the program; it is the same at every point.
+    """
     calibration = part.campaign.calibration
     for phase in part.phases:
         derived = next((f for f in part.derived if f.phase == phase), None)
         if derived is not None:
-            yield phase, Formula(name=f"the derived formula {derived.key}", peak=_derived_peak(derived))
+            workspace = max(workspace_bytes(part.ran[w]) for w in part.ran if w.phase == phase)
+            beside = f" and a workspace of {workspace:,} bytes" if workspace else ""
+            yield (
+                phase,
+                Formula(name=f"the derived formula {derived.key}{beside}", peak=_derived_peak(derived, workspace)),
+            )
         elif calibration is not None:
             estimator = calibrated(calibration)
             yield (
@@ -175,10 +189,10 @@ def _formulas(part: Part) -> Iterable[tuple[Phase, Formula]]:
             )
 
 
-def _derived_peak(derived: Derived) -> Callable[[Workload], int | None]:
+def _derived_peak(derived: Derived, workspace: int) -> Callable[[Workload], int | None]:
     def peak(workload: Workload) -> int | None:
         try:
-            return derived.peak_bytes(workload.batch, workload.context_tokens)
+            return derived.peak_bytes(workload.batch, workload.context_tokens) + workspace
         except OutsideDomain:
             return None
 

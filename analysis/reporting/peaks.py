@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
+from analysis.kinds import TYPED_IN
 from analysis.refereeing.breakdown import QUANTITIES, Quantity
 from analysis.reporting.axes import (
     KINDS,
@@ -115,6 +116,7 @@ def _caption(part: Part, phase: Phase) -> str:
     formula, batches = part.formulas.get(phase), part.batches(phase)
     sizes = [m.warm.requested_bytes for m in part.points(phase).values()]
     refused = part.out_of_memory(phase).values()
+    lost = sum(w.phase == phase for w in part.invented)
     beyond, silent = sum(not part.fits(size) for size in sizes), any(reached(o) is None for o in refused)
     sentences = [
         f"Dots: requested bytes at the peak, from {part.campaign.results.path.name}.",
@@ -124,6 +126,7 @@ def _caption(part: Part, phase: Phase) -> str:
         f"{', or at the card’s memory where that is not known' if silent else ''}."
         if refused
         else "",
+        f"Left out: {counted(lost)} that read what nothing had written." if lost else "",
         f"Shown: {MOST_LINES} of {len(batches)} batches." if len(batches) > MOST_LINES else "",
     ]
     return " ".join(filter(None, sentences)) + " "
@@ -148,7 +151,8 @@ def counters(part: Part, phase: Phase) -> Drawing | None:
         if own:
             draw_line(panel.axes, own, color=LIGHT[role], linestyle=dashes, linewidth=1.4)
             panel.axes.plot(*zip(*own, strict=True), linestyle="none", marker="o", markersize=4, color=LIGHT[role])
-            ends.append(End(y=own[-1][1], text=quantity, colour=LIGHT[role], x=own[-1][0]))
+            starred = "*" if quantity in part.kind.typed_in else ""
+            ends.append(End(y=own[-1][1], text=f"{quantity}{starred}", colour=LIGHT[role], x=own[-1][0]))
             told.append(range_text(quantity, own))
             sizes += [size for _, size in own]
     margin = (max(sizes) - min(sizes)) * 0.06 or max(sizes) * 0.06
@@ -160,7 +164,8 @@ def counters(part: Part, phase: Phase) -> Drawing | None:
         f"Batch {batch}. {'; '.join(told)}.",
         f"Batch {batch}, the second call of each shape, from {part.campaign.results.path.name}: what the program "
         "asked for, and what the allocator, the process and the whole card had at their highest. The axis does not "
-        "start at 0; the first calls are in the table of all points.",
+        "start at 0; the first calls are in the table of all points."
+        + (f" *{TYPED_IN}." if set(known) & set(part.kind.typed_in) else ""),
     )
 
 

@@ -10,23 +10,30 @@ from jinja2 import Environment as Templates
 from jinja2 import PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from analysis.calibration import NotCalibrated
 from analysis.campaign import Campaign, stored_campaign
 from analysis.estimators.catalogue import ESTIMATORS
 from analysis.evidence import MixedError
 from analysis.files import put
+from analysis.kinds import REPLAYED, kind_of, predicted_banner
 from analysis.predicting.capacity import Frontier
 from analysis.refereeing.breakdown import Estimator, EstimatorError
 from analysis.refereeing.scoreboard import Board, assumptions, scoreboard
 from analysis.refereeing.validation import title
 from analysis.reporting import sections, tabular
 from analysis.reporting.bars import breakdown
-from analysis.reporting.capacity import PREDICTED, by_kind, frontier_figure, frontier_heading, holds_anything
+from analysis.reporting.capacity import (
+    by_kind,
+    frontier_figure,
+    frontier_heading,
+    holds_anything,
+    predicted_role,
+    words_of,
+)
 from analysis.reporting.drawing import Drawing, styled
 from analysis.reporting.estimates import estimator_batches, estimators
 from analysis.reporting.findings import findings
 from analysis.reporting.palette import properties
-from analysis.reporting.part import Part, banner_of, chosen, parts_of
+from analysis.reporting.part import Part, chosen, parts_of
 from analysis.reporting.peaks import counters, peaks
 from analysis.reporting.residuals import residual_map
 from analysis.reporting.svg import MARK, inline, plain
@@ -96,16 +103,11 @@ def _board(campaign: Campaign) -> tuple[Board | None, str]:
     silent = [name for name, estimator in ESTIMATORS.items() if not _answers(estimator, campaign)]
     notes = [f"{' and '.join(silent)} can’t tell for this model."] if silent else []
     contexts = len({p.request.context_tokens for p in campaign.points})
-    if campaign.calibration is None:
-        return scoreboard(campaign, silent), " ".join(notes)
-    if contexts * len(campaign.results.measurements) <= FITS:
-        try:
-            return scoreboard(campaign, silent), " ".join(notes)
-        except NotCalibrated:
-            notes.append(f"{HELD_OUT} is left out: without one context, the points do not determine every term.")
-    else:
-        notes.append(f"{HELD_OUT} is left out: it would take {contexts:,} fits.")
-    return scoreboard(campaign, (*silent, HELD_OUT)), " ".join(notes)
+    slow = campaign.calibration is not None and contexts * len(campaign.results.measurements) > FITS
+    board = scoreboard(campaign, (*silent, *((HELD_OUT,) if slow else ())))
+    notes += [f"{name} is left out: {why}." for name, why in board.silent.items()]
+    notes += [f"{HELD_OUT} is left out: it would take {contexts:,} fits."] if slow else []
+    return board, " ".join(notes)
 
 
 def _answers(estimator: Estimator, campaign: Campaign) -> bool:
@@ -119,7 +121,9 @@ def _answers(estimator: Estimator, campaign: Campaign) -> bool:
 
 def _chapter(campaign: Campaign, parts: Sequence[Part], frontiers_of: FrontiersOf) -> dict[str, Any]:
     board, note = _board(campaign)
-    written = [_part(part, frontiers_of(part)) for part in parts]
+    frontiers = [frontiers_of(part) for part in parts]
+    written = [_part(part, own) for part, own in zip(parts, frontiers, strict=True)]
+    words = words_of([frontier for own in frontiers for frontier in own])
     missing = {
         *(() if any(p["groups"][3] for p in written) else ("frontier",)),
         *(() if board else ("scoreboard",)),
@@ -128,7 +132,9 @@ def _chapter(campaign: Campaign, parts: Sequence[Part], frontiers_of: FrontiersO
     return {
         "id": f"c-{campaign.results.environment.fingerprint()}",
         "contents": [(name, text) for name, text in CONTENTS if name not in missing],
-        "banner": banner_of(campaign),
+        "kind": kind_of(campaign.results.environment),
+        "predicted": predicted_banner(words),
+        "predicted_role": predicted_role(words),
         "subject": title(campaign),
         "findings": findings(parts, board),
         "parts": written,
@@ -172,9 +178,11 @@ def _frontiers(part: Part, frontiers: Sequence[Frontier]) -> list[Drawing]:
     drawings = []
     for (phase, chunk), own in by_kind(frontiers).items():
         if any(map(holds_anything, own)):
-            heading = frontier_heading(part.model, phase, chunk)
+            heading = frontier_heading(part.model, own)
+            others = set(words_of(own)) - {REPLAYED.word}
+            counted = " What was measured or emulated on a card stands there instead." if others else ""
             name = f"{part.name}.{phase}{f'-chunk{chunk}' if chunk else ''}.frontier"
-            drawings.append(frontier_figure(name, heading, own, f"{caption}{_set_aside(phase, chunk)}"))
+            drawings.append(frontier_figure(name, heading, own, f"{caption}{counted}{_set_aside(phase, chunk)}"))
     return drawings
 
 
@@ -199,7 +207,8 @@ def _page(chapters: Sequence[dict[str, Any]]) -> str:
     templates.filters["breakable"] = lambda cell: Markup(".<wbr>").join(map(escape, plain(cell).split(".")))
     return templates.get_template("report.html.j2").render(
         chapters=chapters,
-        predicted=PREDICTED if any(p["groups"][3] for c in chapters for p in c["parts"]) else "",
+        predicted=any(p["groups"][3] for c in chapters for p in c["parts"]),
+        kinds={c["kind"].word: c["kind"] for c in chapters if c["kind"].banner}.values(),
         light=properties(dark=False),
         dark=properties(dark=True),
     )

@@ -51,7 +51,7 @@ def residual_role(residual_bytes: int) -> str:
 def residual(part: Part, workload: Workload, outcome: Measured, name: str) -> int | None:
     """What is said, by the formula ("") or by an estimator, minus what was counted of the quantity that it claims.
 
-    ``None`` where there is no answer.
+    ``None`` where there is no answer, or where that quantity is not known.
     """
     if not name:
         formula = part.formulas.get(workload.phase)
@@ -60,9 +60,8 @@ def residual(part: Part, workload: Workload, outcome: Measured, name: str) -> in
     answer = part.answer(ESTIMATORS[name], workload)
     if answer is None:
         return None
-    measured = count(outcome, compared(answer.predicts, outcome))
-    assert measured is not None, "what is compared is there"
-    return answer.total_bytes - measured
+    measured = count(outcome, compared(answer.predicts, part.ran.values()))
+    return None if measured is None else answer.total_bytes - measured
 
 
 def residuals_of(part: Part, phase: Phase, name: str = "") -> dict[Shape, int]:
@@ -82,7 +81,7 @@ def residual_map(part: Part, phase: Phase, name: str = "") -> Drawing | None:
     contexts, batches = part.contexts(phase), part.batches(phase)
     numbers = len(contexts) <= MOST_ROWS and len(batches) <= MOST_COLUMNS
     rows = max(len(contexts) * 25, 90) if numbers else 300
-    title = f"{KINDS[phase]}: {name or 'our formula'} − {'replayed' if part.banner else 'measured'}"
+    title = f"{KINDS[phase]}: {name or 'our formula'} − {part.kind.word}"
     panel = Panel(heading(part, title), height=130 + rows, left=68, right=12, bottom=70)
     places = {(c, b): (batches.index(b), contexts.index(c)) for c in contexts for b in batches}
     _cells(panel.axes, {places[shape]: residual_role(value) for shape, value in found.items()}, numbers)
@@ -123,12 +122,13 @@ def _exact(found: dict[Shape, int]) -> str:
 def _caption(
     part: Part, phase: Phase, name: str, found: dict[Shape, int], within: Collection[Shape], numbers: bool
 ) -> str:
-    points = part.points(phase)
+    points, missing = part.points(phase), 0
     if name:
-        answers = [(part.answer(ESTIMATORS[name], part.workload(phase, *shape)), points[shape]) for shape in found]
-        claims = dict.fromkeys(a.predicts for a, _ in answers if a)
-        against = dict.fromkeys(compared(a.predicts, outcome) for a, outcome in answers if a)
+        answers = [part.answer(ESTIMATORS[name], part.workload(phase, *shape)) for shape in found]
+        claims = dict.fromkeys(a.predicts for a in answers if a)
+        against = dict.fromkeys(part.kind.counter(compared(c, part.ran.values())) for c in claims)
         said = f"{name} claims the {' and '.join(claims)} bytes; held against {' and '.join(against)} bytes"
+        missing = len(points) - len(found)
     else:
         said = f"Our formula is {part.formulas[phase].name}; held against requested bytes"
     held = [value for shape, value in found.items() if shape in within]
@@ -139,6 +139,7 @@ def _caption(
         f"The largest difference within the card's memory: {worst}." if any(found.values()) else "",
         "GB where no unit is given." if numbers and any("." in t and " " not in t for t in texts) else "",
         "In italics: more than the card's memory." if numbers and len(held) < len(found) else "",
+        f"Empty: not known ({missing})." if missing else "",
         f"{'OOM' if numbers else 'Grey'}: out of memory." if part.out_of_memory(phase) else "",
     ]
     return " ".join(filter(None, sentences))

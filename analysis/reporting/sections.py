@@ -10,7 +10,8 @@ from typing import Any
 from analysis.campaign import REPOSITORY, Campaign, formulas_for, main_campaigns, model_of
 from analysis.derivation.derived_files import variant_of
 from analysis.derivation.ledger import formula_text
-from analysis.drift import judge, out_of_memory
+from analysis.drift import counting_lines, judge, out_of_memory
+from analysis.kinds import kind_of
 from analysis.predicting.capacity import Frontier
 from analysis.published import coefficients
 from analysis.reporting.capacity import by_kind, kind_text
@@ -18,7 +19,7 @@ from analysis.reporting.part import SEGMENTS, Part
 from analysis.reporting.peaks import counted
 from analysis.reporting.residuals import residuals_of
 from analysis.reporting.tabular import breakdown_rows, drift_rows, frontier_table, point_table, table
-from analysis.tables import configuration_text, environment_text, out_of_memory_lines
+from analysis.tables import configuration_text, environment_text, invented_lines, out_of_memory_lines
 from analysis.verdict import Verdict, exit_code, summary
 from harness.records import Configuration, Environment, Measured
 
@@ -45,10 +46,11 @@ def campaign_facts(campaign: Campaign, parts: Sequence[Part]) -> dict[str, Any]:
             {"configuration": configuration_text(c), "table": drift_rows([v for v in verdicts if v.configuration == c])}
             for c in _configurations(verdicts)
         ],
-        "out_of_memory": list(out_of_memory_lines(refused)),
+        "out_of_memory": [*out_of_memory_lines(refused), *invented_lines(counting_lines(results))],
         "calibration": campaign.calibration.origin if campaign.calibration else "",
         "derived": [formula.origin for part in parts for formula in part.derived],
         "points": len(campaign.points),
+        "invented": campaign.invented,
         "points_text": points_text(campaign, len(refused)),
         "file": source_text(campaign),
         "environment_text": environment_text(results.environment),
@@ -58,8 +60,9 @@ def campaign_facts(campaign: Campaign, parts: Sequence[Part]) -> dict[str, Any]:
 
 
 def summary_text(verdicts: Sequence[Verdict]) -> str:
-    """The gate's answer for a reader: "no drift", or what drifted."""
-    return "no drift" if exit_code(verdicts) == 0 else summary(verdicts).removeprefix("exit 1: ")
+    """The gate's answer for a reader: "no drift", what did not fit, or what drifted."""
+    text = summary(verdicts).partition(": ")[2]
+    return text.replace("in agreement", "no drift") if exit_code(verdicts) == 0 else text
 
 
 def points_text(campaign: Campaign, refused: int) -> str:
@@ -67,9 +70,10 @@ def points_text(campaign: Campaign, refused: int) -> str:
     ran = len(campaign.points) + campaign.left_out
     beyond = f"; {campaign.left_out:,} of them need more than the card holds and are left out of the scoreboard"
     return (
-        (counted(ran) if ran else "nothing ran")
+        (counted(ran) if ran else "nothing ran that counts" if campaign.invented else "nothing ran")
         + (beyond if campaign.left_out else "")
         + (f"; {counted(refused, 'workload')} ran out of memory" if refused else "")
+        + (f"; {campaign.invented:,} read what nothing had written and count nowhere" if campaign.invented else "")
     )
 
 
@@ -91,7 +95,7 @@ def part_tables(part: Part, frontiers: Sequence[Frontier]) -> dict[str, Any]:
         "forms": [(f.phase, f.name, "\n".join(formula_text(f))) for f in part.derived],
         "breakdown": table(("phase, shape", *SEGMENTS, "peak, bytes"), breakdown_rows(part)),
         "all_points": point_table(part),
-        "count_text": f"All {counted(len(part.ran) + len(part.refused))}",
+        "count_text": f"All {counted(len(part.ran) + len(part.refused) + len(part.invented))}",
         "frontiers": [(kind_text(*kind), *frontier_table(own)) for kind, own in by_kind(frontiers).items()],
     }
 
@@ -126,9 +130,9 @@ def commands(campaign: Campaign, parts: Sequence[Part]) -> list[str]:
     """What makes these numbers again, and this page of them."""
     environment = campaign.results.environment
     grid = grid_of(environment.grid_sha256)
-    label = shlex.quote(environment.gpu_label.removeprefix("fake-"))
+    label = shlex.quote(environment.card)
     model = f"MODEL={shlex.quote(model_of(campaign.results))}"
-    card = f"FAKE={label}" if environment.device == "fake" else f"GPU={label}"
+    card = f"{kind_of(environment).option}={label}"
     note = "" if grid else f"   # a grid of SHA-256 {environment.grid_sha256[:12]}, which is not in configs/grids"
     lines = [f"make measure {model} GRID={grid or '…'} {card}{note}"]
     if variants := " ".join(dict.fromkeys(variant_of(p.configuration) for p in parts if p.derived)):

@@ -138,16 +138,24 @@ def breakdown_rows(part: Part) -> list[tuple[str, ...]]:
 
 
 def point_table(part: Part) -> Table:
-    """Every point: its peak, what the formula says, every other counter of the device, and what was running."""
+    """Every point: its peak, what the formula says, every other counter of the device, and what was running.
+
+    A point that counts nowhere, since it read what nothing had written, says so and which lines did.
+    """
     counters = [(call, q) for call in ("warm", "cold") for q in QUANTITIES if (call, q) != ("warm", "requested")]
     counters = [own for own in counters if any(_counter(m, *own) is not None for m in part.ran.values())]
-    names = [quantity if call == "warm" else f"{quantity}, first call" for call, quantity in counters]
+    names = [part.kind.counter(q) if call == "warm" else f"{part.kind.counter(q)}, first call" for call, q in counters]
     rows: list[tuple[str, ...]] = []
     for phase in part.phases:
         for (context, batch), outcome in part.points(phase).items():
             own = (number(_counter(outcome, *counter)) for counter in counters)
             against = _against_formula(part, phase, context, batch, outcome)
             rows.append((phase, f"{batch}", f"{context:,}", *against, *own, _running(outcome)))
+    for w, outcome in part.invented.items():
+        own = (number(_counter(outcome, *counter)) for counter in counters)
+        sources = ", ".join(dict.fromkeys(read.source for read in outcome.guessed))
+        start = (w.phase, f"{w.batch}", f"{w.context_tokens:,}", f"{outcome.warm.requested_bytes:,}")
+        rows.append((*start, "–", "invented reads", *own, f"left out; read at {sources}"))
     for w, refused in part.refused.items():
         start = (w.phase, f"{w.batch}", f"{w.context_tokens:,}", "out of memory")
         rows.append((*start, *["–"] * (len(names) + 2), f"during {refused.during}"))
@@ -173,11 +181,16 @@ def _running(outcome: Measured) -> str:
 
 
 def frontier_table(frontiers: Sequence[Frontier]) -> tuple[Table, str]:
-    """Longest contexts by card and batch of the cards that hold anything, and the names of those that don't."""
+    """Longest contexts by card and batch of the cards that hold anything, and the names of those that don't.
+
+    Where they were not all made from the same kinds of number, the last column says from which.
+    """
     batches = sorted({longest.at for f in frontiers for longest in f.contexts})
+    apart = len({own.words for own in frontiers}) > 1
     rows = []
     for own in sorted(filter(holds_anything, frontiers), key=lambda f: (most_room_first(f), f.gpu)):
         found = {longest.at: longest.text for longest in own.contexts}
-        rows.append((own.gpu, *(found.get(b, "–") for b in batches)))
+        rows.append((own.gpu, *(found.get(b, "–") for b in batches), *((" + ".join(own.words),) if apart else ())))
     nothing = sorted(own.gpu for own in frontiers if not holds_anything(own))
-    return table(("GPU", *(f"batch {b}" for b in batches)), rows), ", ".join(nothing)
+    header = ("GPU", *(f"batch {b}" for b in batches), *(("from what was",) if apart else ()))
+    return table(header, rows, notes=int(apart)), ", ".join(nothing)
