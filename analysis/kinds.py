@@ -52,7 +52,7 @@ EMULATED = Kind(
         "and the device have a context in them that was typed in."
     ),
     role="emulated",
-    option="EMULATED",
+    option="EMULATE",
     typed_in=("process", "device"),
 )
 REPLAYED = Kind(

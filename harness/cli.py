@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from harness.child import Child, Nurseries, WorkerFailed
+from harness.emulate import print_ran, run
 from harness.emulation.profile import Emulation, emulation_of, profile_of
 from harness.emulation.wheel import NoEmulation
 from harness.gpus import Gpu, identified, labelled, read_gpus
@@ -373,6 +374,28 @@ def logs(
                 raise InputError(f"--model-class is {' or '.join(get_args(ModelClass))}, got {model_class!r}")
             configuration = dataclasses.replace(configuration, model_class=cast(ModelClass, model_class))
         serve(Replays(plan), configuration, sys.stdin, sys.stdout)
+
+
+@app.command()
+def emulate(
+    command: Annotated[list[str], typer.Argument(help="After --: the program and its arguments.")],
+    card: Annotated[str, typer.Option(help="Labels of the cards that it gets, joined by commas.")] = DEFAULT_CARD,
+    compile_kernels: Annotated[bool, typer.Option("--compile", help="Compile and tune Triton's kernels.")] = False,
+    report: Annotated[str, typer.Option(help="JSON file to write what it took to.")] = "",
+) -> None:
+    """Run any PyTorch program on emulated cards, and say what it took of them; the exit code is the program's."""
+    with exits():
+        gpus = read_gpus(CONFIGS / "gpus.toml")
+        cards = tuple(_one_card(gpus, "--card", label.strip()) for label in card.split(","))
+        try:
+            emulation = emulation_of(tuple(profile_of(gpu) for gpu in cards), compile_kernels)
+        except NoEmulation as missing:
+            raise WrongEnvironment(str(missing)) from missing
+        ran = run(command, emulation.variables)
+        if report:
+            Path(report).write_text(json.dumps(dataclasses.asdict(ran), indent=2) + "\n", encoding="utf-8")
+    print_ran(ran, tuple(gpu.label for gpu in cards), Console(stderr=True))
+    raise SystemExit(ran.exit_code)
 
 
 @app.command()

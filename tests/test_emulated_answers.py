@@ -299,7 +299,7 @@ def test_every_chapter_has_the_banner_of_its_own_kind(tmp_path: Path) -> None:
         for c in chapters
     ]
     assert "FAKE" not in chapters[0].partition("make measure")[0]
-    assert f"EMULATED={CARD}" in chapters[0]
+    assert f"EMULATE={CARD}" in chapters[0]
 
 
 def test_figures_and_tables_of_an_emulated_card_have_its_counters_and_say_what_was_typed_in(tmp_path: Path) -> None:

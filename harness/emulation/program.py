@@ -152,10 +152,16 @@ def _write_report() -> None:
         return
     _keep_peaks(torch)
     told = {
-        "pid": os.getpid(),
-        "program": sys.argv[:1],
-        "peaks": [{"card": device, **peaks} for device, peaks in sorted(_highest.items())],
-        "retries": [int(torch.cuda.memory_stats(device).get("num_ooms", 0)) for device in sorted(_highest)],
+        "peaks": [
+            {
+                "process": os.getpid(),
+                "card": device,
+                **{f"{counter}_bytes": size for counter, size in peaks.items()},
+                "out_of_memory": int(torch.cuda.memory_stats(device).get("num_ooms", 0)),
+            }
+            for device, peaks in sorted(_highest.items())
+            if peaks["reserved"]
+        ],
         "guessed": guesses(),
     }
     path = Path(os.environ[REPORT]) / f"{os.getpid()}.json"

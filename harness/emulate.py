@@ -1,0 +1,130 @@
+"""Runs any program on emulated cards, and says afterwards what it took of them.
+
+The program is not ours: it runs as it would, in its own words and with its own exit code. What it took is written
+down by every Python process of it at its end (:mod:`harness.emulation.program`).
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from harness.inputs import InputError
+from harness.records import GuessedRead
+
+GIB = 2**30
+REPORT = "EMULATED_REPORT"
+MOST_LINES = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardPeaks:
+    """The high-water marks of one process on one card, in bytes; out_of_memory: how often it was refused memory."""
+
+    process: int
+    card: int
+    requested_bytes: int
+    allocated_bytes: int
+    reserved_bytes: int
+    out_of_memory: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """A program that ended. exit_code: its own, or 128 and the signal that ended it, as shells say it."""
+
+    exit_code: int
+    peaks: tuple[CardPeaks, ...]
+    guessed: tuple[GuessedRead, ...]
+
+
+def run(command: list[str], variables: Mapping[str, str]) -> Ran:
+    """Runs a command in an environment with emulated cards; :class:`InputError` if there is no such program."""
+    program = _program(command[0])
+    with tempfile.TemporaryDirectory(prefix="vram-ledger-") as folder:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to answer
+        try:
+            done = subprocess.run(
+                [program, *command[1:]],
+                env=os.environ | variables | {REPORT: folder},
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                check=False,
+            )
+        except OSError as error:
+            raise InputError(f"{command[0]} can't be run: {error.strerror}") from error
+        finally:
+            signal.signal(signal.SIGINT, before)
+        told = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(folder).glob("*.json"))]
+    code = done.returncode
+    return Ran(
+        exit_code=128 - code if code < 0 else code,
+        peaks=tuple(CardPeaks(**peak) for process in told for peak in process["peaks"]),
+        guessed=_together([GuessedRead(**read) for process in told for read in process["guessed"]]),
+    )
+
+
+def _program(name: str) -> str:
+    """The program's path. A bare "python" is this interpreter: it is the one whose PyTorch the stubs were built for."""
+    if name in ("python", "python3"):
+        return sys.executable
+    found = shutil.which(name)
+    if found is None:
+        raise InputError(f"no program is called {name!r}; after -- comes a command, such as: python my_script.py")
+    return found
+
+
+def _together(reads: list[GuessedRead]) -> tuple[GuessedRead, ...]:
+    """One entry a line of source, the most bytes first."""
+    sums: dict[str, tuple[int, int]] = {}
+    for read in reads:
+        size, count = sums.get(read.source, (0, 0))
+        sums[read.source] = (size + read.bytes, count + read.count)
+    ordered = sorted(sums.items(), key=lambda item: (-item[1][0], item[0]))
+    return tuple(GuessedRead(source=source, bytes=size, count=count) for source, (size, count) in ordered)
+
+
+def print_ran(ran: Ran, cards: tuple[str, ...], console: Console) -> None:
+    """What the program took, as people read it."""
+    console.print("\nEMULATED, not measured on a card: real PyTorch and its allocator, no kernels.", style="bold cyan")
+    if ran.peaks:
+        console.print(_table(ran, cards))
+    else:
+        console.print("No process told any peaks: none used PyTorch on a card, or it was ended before it could say.")
+    if ran.guessed:
+        console.print(
+            "Values that no kernel computed were read from the card; they came back as zeros. Where the program took "
+            "a branch by them, it may not be the one it takes on a card:",
+            soft_wrap=True,
+        )
+        for read in ran.guessed[:MOST_LINES]:
+            console.print(f"  {read.source}  {read.bytes:,} bytes in {read.count:,} reads", soft_wrap=True)
+        if more := len(ran.guessed) - MOST_LINES:
+            console.print(f"  and {more} more lines" if more > 0 else "", end="\n" if more > 0 else "")
+
+
+def _table(ran: Ran, cards: tuple[str, ...]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("card")
+    for name in ("process", "requested, bytes", "allocated, bytes", "reserved, bytes", "reserved, GiB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("out of memory", justify="right")
+    for peak in ran.peaks:
+        label = cards[peak.card] if peak.card < len(cards) else "?"
+        table.add_row(
+            f"{peak.card}: {label}",
+            str(peak.process),
+            *(f"{count:,}" for count in (peak.requested_bytes, peak.allocated_bytes, peak.reserved_bytes)),
+            f"{peak.reserved_bytes / GIB:.3f}",
+            f"{peak.out_of_memory} times" if peak.out_of_memory else "no",
+        )
+    return table
