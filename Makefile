@@ -1,4 +1,4 @@
-# make measure [GPU=label] [MODEL=name] [GRID=name] [BUDGET=seconds] [WEIGHTS=directory] [FAKE=label]
+# make measure [GPU=label] [EMULATE=label] [MODEL=name] [GRID=name] [BUDGET=seconds] [WEIGHTS=directory] [FAKE=label] [COMPILE=1]
 # make profile [LABEL=label]       add the card that is there to configs/gpus.toml
 # make derive [MODEL=name] [VARIANT="text default-static …"] [FAKE=label]     the peak formula from the program itself
 # make derived FILE=formula        its ledger;  make explain FROM=formula TO=formula: what moved between two
@@ -12,7 +12,7 @@
 # make itself answers every failure with 2; the line "exit N: …" says what the command's own code was:
 # 0 in agreement, 1 drift (or no evidence), 2 bad input, 3 environment not as asked.
 
-export LABEL CONTEXT BATCH PHASE CHUNK MEMORY FREE GPU MODEL GRID BUDGET WEIGHTS FAKE RESULTS FILE VARIANT FROM TO ESTIMATOR BASE TOLERANCE MARKDOWN
+export LABEL CONTEXT BATCH PHASE CHUNK MEMORY FREE GPU MODEL GRID BUDGET WEIGHTS FAKE EMULATE COMPILE RESULTS FILE VARIANT FROM TO ESTIMATOR BASE TOLERANCE MARKDOWN
 BASE_PYTHON ?= python3
 
 ifdef PYTHON
@@ -28,7 +28,8 @@ endif
 measure: $(READY)
 	@done=$$(mktemp) && trap 'rm -f "$$done"' EXIT && trap 'exit 130' INT \
 	&& $(RUN) -m harness measure --path-to "$$done" \
-		$${GPU:+--gpu "$$GPU"} $${FAKE:+--fake "$$FAKE"} $${MODEL:+--model "$$MODEL"} $${GRID:+--grid "$$GRID"} \
+		$${GPU:+--gpu "$$GPU"} $${EMULATE:+--emulate "$$EMULATE"} $${FAKE:+--fake "$$FAKE"} $${COMPILE:+--compile} \
+		$${MODEL:+--model "$$MODEL"} $${GRID:+--grid "$$GRID"} \
 		$${BUDGET:+--budget "$$BUDGET"} $${WEIGHTS:+--weights "$$WEIGHTS"} $${RESULTS:+--results "$$RESULTS"} \
 	&& { read -r file; read -r config; } < "$$done" && $(RUN) -m analysis judge "$$file" --config "$$config"
 

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from analysis.formula import (
-    TERMS,
     batch_cached_tokens,
     cache_counters,
     conv_state,
     element_bytes,
+    held_terms,
     kv_bytes_per_token,
     predict,
     recurrent_bytes_per_sequence,
@@ -164,7 +164,7 @@ def explain(shapes: Shapes, ran: Mapping[Workload, Measured], drifted: set[str])
     """
     if not drifted:
         return {}
-    observed = {w: {term.name: term.observed(m) for term in TERMS} for w, m in ran.items()}
+    observed = {w: {term.name: term.observed(m) for term in held_terms(w.configuration)} for w, m in ran.items()}
     candidates = [(h.name, {w: h.terms(w) for w in ran}) for h in hypotheses(shapes, next(iter(ran)).configuration)]
     if complete := [name for name, terms in candidates if terms == observed]:
         return dict.fromkeys(drifted, " or ".join(complete))

@@ -14,7 +14,7 @@ from analysis.evidence import measured
 from analysis.formula import transient_bytes
 from analysis.kinds import kind_of
 from analysis.tables import banner_lines, environment_text
-from harness.records import Environment, Measured, Phase, Workload, read
+from harness.records import Configuration, Environment, Measured, Phase, Workload, read
 
 GB = 10**9
 MODEL, ALL_FULL, DENSE = "qwen3.5-27b", "counterfactual-27b-all-full", "counterfactual-qwen2.5-32b-layout"
@@ -35,7 +35,8 @@ class NotThere(LookupError):
 class Campaigns:
     """The campaigns that settle the claims. model: the page's own, which must be there.
 
-    others: by grid and model, those that are stored: its axes, and the two layouts that it is compared with.
+    others: by grid and model, those that are stored: its axes, its prompts with images, and the two
+    layouts that it is compared with.
     """
 
     environment: Environment
@@ -63,6 +64,11 @@ class Campaigns:
         """A dense model of that size."""
         return self.other("default", DENSE)
 
+    @property
+    def media(self) -> Points:
+        """The page's model with images in its prompts."""
+        return self.other("media", MODEL)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
@@ -81,7 +87,7 @@ def read_campaigns(folder: Path) -> Campaigns:
         return results.environment, measured(results.measurements)
 
     environment, model = points("default", MODEL)
-    others = (("axes", MODEL), ("default", ALL_FULL), ("default", DENSE))
+    others = (("axes", MODEL), ("media", MODEL), ("default", ALL_FULL), ("default", DENSE))
     stored = [(g, m) for g, m in others if (folder / g / f"{m}.calibration.json").exists()]
     return Campaigns(
         environment=environment, model=model, others={(grid, name): points(grid, name)[1] for grid, name in stored}
@@ -177,7 +183,33 @@ def long_context_growth(c: Campaigns) -> Settled:
 
 def media_tokens(c: Campaigns) -> Settled:
     """6. Media-token overhead is excluded."""
-    return Settled(found="no workload here has media tokens", verdict=OPEN)
+    text = {w: m for w, m in c.media.items() if w.configuration.images is None}
+    alone = {w: m for w, m in c.media.items() if m.vision is not None and w.batch == BATCH}
+    if not alone:
+        raise NotThere(f"not measured here: no prompt with images ran at batch {BATCH}")
+    (per_token,) = slopes("prefill", lambda m: m.warm.requested_bytes, text)
+    parts, nothing = [f"left out: a prompt's peak grows by {per_token:,.0f} B a token"], False
+    by_size = sorted(alone, key=lambda w: (alone[w].held.media_bytes, w.context_tokens))
+    seen = {w.configuration: w for w in reversed(by_size)}  # the shortest prompt of each
+    for workload in dict.fromkeys((seen[by_size[0].configuration], seen[by_size[-1].configuration])):
+        beside = at(text, "prefill", BATCH, workload.context_tokens).warm.requested_bytes
+        parts.append(_images_cost(workload.configuration, alone[workload], beside, per_token))
+        nothing = nothing or alone[workload].warm.requested_bytes <= beside
+    return Settled(found="; ".join(parts), verdict=NOT if nothing else HOLDS)
+
+
+def _images_cost(configuration: Configuration, m: Measured, text_peak_bytes: int, per_token: float) -> str:
+    """What a prompt's images take, term by term, in words; ``text_peak_bytes`` of a prompt as long without images."""
+    images, vision = configuration.images, m.vision
+    assert images is not None
+    assert vision is not None
+    over = m.warm.requested_bytes - text_peak_bytes
+    return (
+        f"{images.count} of {images.width_pixels}×{images.height_pixels}: {images.prompt_tokens:,} tokens "
+        f"({images.prompt_tokens * per_token / GB:.2f} GB of longer prompt), pixels {m.held.media_bytes / GB:.3f} GB, "
+        f"vision activations {vision.peak_bytes / GB:.2f} GB of which {vision.kept_bytes / GB:.3f} GB stay "
+        f"(embeddings {vision.embeddings_bytes / GB:.3f} GB), peak {over / GB:+.3f} GB beside as long a text"
+    )
 
 
 def page_weights(c: Campaigns) -> Settled:

@@ -9,9 +9,9 @@ from analysis.derivation.derived_verdict import judge_derived
 from analysis.evidence import FittedTerm, Sample, counting, fitted_terms, measured, unattributed_bytes
 from analysis.faults import judge_faults, judge_standards
 from analysis.fit import Coefficient, Fit, Unidentifiable
-from analysis.formula import TERMS, Term, phase_regime
+from analysis.formula import TERMS, Term, exact_terms, held_terms, phase_regime
 from analysis.model import Shapes
-from analysis.stored import Reference, interval_of, judge_constant, judge_transient, unidentifiable
+from analysis.stored import Reference, interval_of, judge_constant, judge_transient, judge_vision, unidentifiable
 from analysis.verdict import GRANULE_BYTES, Verdict, decide, point, size
 from harness.records import Configuration, Measured, Measurement, OutOfMemory, ResultsFile, Workload
 
@@ -80,12 +80,15 @@ def _judge(
         return verdicts
     refused = [line.workload for line in lines if isinstance(line.outcome, OutOfMemory)]
     terms = fitted_terms(ran)
-    exact = {term.name: term for term in TERMS}
-    drifted = {t.name for t in TERMS if any(t.observed(m) != t.bytes(shapes, w) for w, m in ran.items())}
+    exact = {term.name: term for term in exact_terms(configuration)}
+    drifted = {
+        t.name for t in held_terms(configuration) if any(t.observed(m) != t.bytes(shapes, w) for w, m in ran.items())
+    }
     causes = explain(shapes, ran, drifted)
     verdicts += [_judge_exact(term, exact[term.term], shapes, causes) for term in terms if term.term in exact]
     verdicts.append(_judge_ledger(configuration, ran))
     verdicts += [judge_constant(term, reference) for term in terms if term.term in ("buffers", "workspace")]
+    verdicts += [v for term in terms if term.term == "vision" for v in judge_vision(term, reference, refused)]
     for term in terms:
         if term.term == "held":
             verdicts += _judge_held(term, shapes, causes, refused)

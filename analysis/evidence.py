@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from analysis.fit import Fit, Unidentifiable, held_counts, least_squares, merged_columns, plain_columns
-from analysis.formula import COLUMNS, TERMS, Regime, phase_regime, regime_of, transient_bytes, transient_columns
+from analysis.formula import COLUMNS, Regime, exact_terms, phase_regime, regime_of, transient_bytes, transient_columns
 from harness.records import Configuration, Environment, Failure, Measured, Measurement, Phase, Workload
 
 
@@ -96,9 +96,9 @@ def unattributed_bytes(measured: Measured) -> int:
 
 
 def cache_and_state_bytes(measured: Measured) -> int:
-    """Bytes held after the phase beside the baseline, the inputs and the logits as they were seen."""
+    """Bytes held after the phase beside the baseline, the inputs, media and logits as they were seen."""
     held = measured.held
-    return measured.held_bytes - measured.baseline_bytes - held.inputs_bytes - held.logits_bytes
+    return measured.held_bytes - measured.baseline_bytes - held.inputs_bytes - held.media_bytes - held.logits_bytes
 
 
 def fitted_terms(ran: dict[Workload, Measured]) -> tuple[FittedTerm, ...]:
@@ -108,10 +108,14 @@ def fitted_terms(ran: dict[Workload, Measured]) -> tuple[FittedTerm, ...]:
     """
     configuration = same_configuration(ran)
     return (
-        *(_proportional(configuration, ran, term.name, term.count, term.observed) for term in TERMS),
+        *(
+            _proportional(configuration, ran, term.name, term.count, term.observed)
+            for term in exact_terms(configuration)
+        ),
         _proportional(configuration, ran, "buffers", lambda _: 1, lambda m: m.buffers_bytes),
         _proportional(configuration, ran, "workspace", lambda _: 1, workspace_bytes),
         *(_held(configuration, ran, phase) for phase in _phases(ran)),
+        *_vision(configuration, ran),
         *_transients(configuration, ran),
     )
 
@@ -151,6 +155,21 @@ def _held(configuration: Configuration, ran: dict[Workload, Measured], phase: Ph
         samples=samples,
         fit=least_squares(plain_columns(counts), [s.observed_bytes for s in samples]),
     )
+
+
+def _vision(configuration: Configuration, ran: dict[Workload, Measured]) -> list[FittedTerm]:
+    """What the vision tower takes while it runs. It does not see the context, only how many images there are."""
+    samples = tuple(
+        Sample(workload=w, observed_bytes=m.vision.peak_bytes) for w, m in ran.items() if m.vision is not None
+    )
+    if not samples:
+        return []
+    shapes = [(s.workload.batch, s.workload.context_tokens) for s in samples]
+    names = ("constant", "per_sequence")
+    columns, absent = merged_columns({name: [COLUMNS[name](*shape) for shape in shapes] for name in names})
+    fit = least_squares(columns, [s.observed_bytes for s in samples], absent)
+    regime = phase_regime("prefill")
+    return [FittedTerm(configuration=configuration, term="vision", regime=regime, samples=samples, fit=fit)]
 
 
 def _transients(configuration: Configuration, ran: dict[Workload, Measured]) -> list[FittedTerm]:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from analysis.model import ConfigError, Shapes, weights_bytes
-from harness.records import Configuration, Measured, Phase, Workload
+from harness.records import CHANNELS, PATCH_FRAMES, PATCH_PIXELS, Configuration, Measured, Phase, Vision, Workload
 
 ELEMENT_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 STATE_ELEMENT_BYTES = 4  # the recurrent state is float32 whatever the weights' dtype
-TOKEN_ID_BYTES = 8  # input ids are int64
+TOKEN_ID_BYTES = 8  # input ids are int64, and so are the kinds of token that go with images
+PIXEL_BYTES = 4  # the processor gives float32 (transformers 5.24.0, models/qwen2_vl/image_processing_qwen2_vl.py)
+PLACE_BYTES = 8  # a sequence's position offset and the three numbers of an image's grid are int64
 COUNTER_BYTES = 8  # StaticLayer.cumulative_length, an int64 on the device in transformers 5.17.0 and 5.23.0
 PADDED_STAGE = "linear_attn"
 CHUNK_TOKENS = 64  # fla 0.6.0, ops/gated_delta_rule/chunk.py; transformers' torch reference has the same chunk
@@ -80,8 +82,48 @@ def logits(shapes: Shapes, workload: Workload) -> int:
 
 
 def inputs(shapes: Shapes, workload: Workload) -> int:
-    """Bytes of the token ids fed in."""
-    return TOKEN_ID_BYTES * batch_input_tokens(workload)
+    """Bytes of the token ids fed in, and beside images of as many kinds of token."""
+    return TOKEN_ID_BYTES * batch_input_tokens(workload) * (2 if sees(workload) else 1)
+
+
+def sees(workload: Workload) -> bool:
+    """Whether the phase is given images."""
+    return workload.configuration.images is not None and workload.phase == "prefill"
+
+
+def media(shapes: Shapes, workload: Workload) -> int:
+    """Bytes of the pixel values, the grids and the position offsets; 0 for text.
+
+    A patch's pixels are there for every channel and, an image being a film that stands still, for every frame.
+    """
+    images = workload.configuration.images
+    if images is None or not sees(workload):
+        return 0
+    pixels = images.patches * CHANNELS * PATCH_FRAMES * PATCH_PIXELS**2 * PIXEL_BYTES
+    return workload.batch * (pixels + (3 * images.count + 1) * PLACE_BYTES)
+
+
+def image_tokens(workload: Workload) -> int:
+    """Image tokens of the batch, markers left out."""
+    images = workload.configuration.images
+    return 0 if images is None else workload.batch * images.tokens
+
+
+def image_embeddings(shapes: Shapes, workload: Workload) -> int:
+    """Bytes of the image tokens' embeddings, as wide as the text's (``Qwen3_5VisionPatchMerger``, ``linear_fc2``)."""
+    width = 0 if shapes.vision is None else shapes.vision.out_hidden
+    return image_tokens(workload) * width * element_bytes(workload.configuration)
+
+
+def vision_result(shapes: Shapes, workload: Workload) -> int:
+    """Bytes of all that the vision tower returns: beside the embeddings the patches that they were merged from.
+
+    The model holds both until it returns (``Qwen3_5Model.forward``, transformers 5.23.0 and 5.24.0).
+    """
+    if shapes.vision is None:
+        return 0
+    unmerged = image_tokens(workload) * shapes.vision.merge**2 * shapes.vision.hidden
+    return image_embeddings(shapes, workload) + unmerged * element_bytes(workload.configuration)
 
 
 def nothing(shapes: Shapes, workload: Workload) -> int:
@@ -156,11 +198,40 @@ TERMS: tuple[Term, ...] = (
     _term("logits", "B/position", logits, logit_positions),
     _term("inputs", "B/token", inputs, batch_input_tokens),
 )
+MEDIA_TERMS: tuple[Term, ...] = (_term("media", "B/sequence", media, sequences),)
+
+
+def _seen(name: str, bytes: Callable[[Shapes, Workload], int], observed: Callable[[Vision], int]) -> Term:
+    return Term(
+        name=name,
+        unit="B/image token",
+        bytes=bytes,
+        count=image_tokens,
+        fixed=nothing,
+        observed=lambda measured: 0 if measured.vision is None else observed(measured.vision),
+    )
+
+
+# Bytes after the vision tower, not after the phase.
+VISION_TERMS: tuple[Term, ...] = (
+    _seen("image_embeddings", image_embeddings, lambda vision: vision.embeddings_bytes),
+    _seen("vision_result", vision_result, lambda vision: vision.kept_bytes),
+)
+
+
+def held_terms(configuration: Configuration) -> tuple[Term, ...]:
+    """The exact terms that a configuration has after a phase."""
+    return TERMS if configuration.images is None else TERMS + MEDIA_TERMS
+
+
+def exact_terms(configuration: Configuration) -> tuple[Term, ...]:
+    """All exact terms of a configuration."""
+    return TERMS if configuration.images is None else TERMS + MEDIA_TERMS + VISION_TERMS
 
 
 def predict(shapes: Shapes, workload: Workload) -> dict[str, int]:
     """Bytes of every exact term after the phase, by the term's name."""
-    return {term.name: term.bytes(shapes, workload) for term in TERMS}
+    return {term.name: term.bytes(shapes, workload) for term in held_terms(workload.configuration)}
 
 
 def transient_bytes(workload: Workload, measured: Measured) -> int:
@@ -177,7 +248,8 @@ def transient_bytes(workload: Workload, measured: Measured) -> int:
         cache = cache * workload.context_tokens // workload.cached_tokens
     logits_alive = held.logits_bytes if measured.site.stage == "lm_head" else 0
     states = held.recurrent_state_bytes + held.conv_state_bytes
-    return measured.warm.requested_bytes - measured.baseline_bytes - held.inputs_bytes - cache - states - logits_alive
+    given = held.inputs_bytes + held.media_bytes
+    return measured.warm.requested_bytes - measured.baseline_bytes - given - cache - states - logits_alive
 
 
 # Columns of a transient's design, in the order in which they are kept: batch and context tokens -> count.

@@ -110,6 +110,15 @@ def judge_constant(term: FittedTerm, reference: Reference | None) -> Verdict:
     return _against(term, term.fit, coefficient, largest, reference, form, None)
 
 
+def judge_vision(term: FittedTerm, reference: Reference | None, refused: Sequence[Workload]) -> list[Verdict]:
+    """What the vision tower takes while it runs: one verdict a coefficient. refused: as for :func:`unidentifiable`."""
+    if isinstance(term.fit, Unidentifiable):
+        return [unidentifiable(term, term.fit, reference.calibration.origin if reference else "", refused)]
+    form = _constant_form(term, reference)
+    largest = max(term.samples, key=lambda s: size(s.workload))
+    return [_against(term, term.fit, c, largest, reference, form, None) for c in term.fit.coefficients]
+
+
 def _constant_form(term: FittedTerm, reference: Reference | None) -> CalibratedTerm | None:
     """By name alone: a campaign that was cut short may have seen only one of the phases."""
     stored = reference.calibration.terms if reference else ()

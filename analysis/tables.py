@@ -52,7 +52,7 @@ def evidence(verdict: Verdict) -> str:
 
 def configuration_text(configuration: Configuration) -> str:
     """A configuration on one line."""
-    chunk = configuration.prefill_chunk_tokens
+    chunk, images = configuration.prefill_chunk_tokens, configuration.images
     return " · ".join(
         (
             configuration.model,
@@ -63,6 +63,7 @@ def configuration_text(configuration: Configuration) -> str:
             f"{configuration.cache} cache",
             f"{configuration.logits} logits",
             *((f"chunks of {chunk:,}",) if chunk else ()),
+            *((f"images {images.count} × {images.width_pixels}×{images.height_pixels}",) if images else ()),
         )
     )
 

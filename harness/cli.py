@@ -319,7 +319,8 @@ def _conclude(summary: Summary, grid: Grid, path: Path) -> None:
     if summary.unbuilt:
         console.print(
             "The model does not fit this card: it was out of memory while it was being built. "
-            f"{summary.beyond_memory} not run."
+            f"{summary.beyond_memory} not run.",
+            soft_wrap=True,
         )
     elif summary.beyond_memory:
         console.print(f"{summary.beyond_memory} not run: a smaller workload of their kind was out of memory.")

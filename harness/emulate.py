@@ -22,7 +22,6 @@ from rich.table import Table
 from harness.inputs import InputError
 from harness.records import GuessedRead
 
-GIB = 2**30
 REPORT = "EMULATED_REPORT"
 MOST_LINES = 10
 
@@ -99,7 +98,10 @@ def print_ran(ran: Ran, cards: tuple[str, ...], console: Console) -> None:
     if ran.peaks:
         console.print(_table(ran, cards))
     else:
-        console.print("No process told any peaks: none used PyTorch on a card, or it was ended before it could say.")
+        ended = (
+            f"it was ended by signal {ran.exit_code - 128}" if ran.exit_code > 128 else "none used PyTorch on a card"
+        )
+        console.print(f"No process told any peaks: {ended}.")
     if ran.guessed:
         console.print(
             "Values that no kernel computed were read from the card; they came back as zeros. Where the program took "
@@ -108,23 +110,23 @@ def print_ran(ran: Ran, cards: tuple[str, ...], console: Console) -> None:
         )
         for read in ran.guessed[:MOST_LINES]:
             console.print(f"  {read.source}  {read.bytes:,} bytes in {read.count:,} reads", soft_wrap=True)
-        if more := len(ran.guessed) - MOST_LINES:
-            console.print(f"  and {more} more lines" if more > 0 else "", end="\n" if more > 0 else "")
+        if (more := len(ran.guessed) - MOST_LINES) > 0:
+            console.print(f"  and {more} more lines")
 
 
 def _table(ran: Ran, cards: tuple[str, ...]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("card")
-    for name in ("process", "requested, bytes", "allocated, bytes", "reserved, bytes", "reserved, GiB"):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="peaks, bytes", title_justify="left")
+    several = len({peak.process for peak in ran.peaks}) > 1
+    table.add_column("card", no_wrap=True)
+    for name in (*(["process"] if several else []), "requested", "allocated", "reserved", "no memory"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("out of memory", justify="right")
     for peak in ran.peaks:
         label = cards[peak.card] if peak.card < len(cards) else "?"
+        counts = (peak.requested_bytes, peak.allocated_bytes, peak.reserved_bytes)
         table.add_row(
-            f"{peak.card}: {label}",
-            str(peak.process),
-            *(f"{count:,}" for count in (peak.requested_bytes, peak.allocated_bytes, peak.reserved_bytes)),
-            f"{peak.reserved_bytes / GIB:.3f}",
-            f"{peak.out_of_memory} times" if peak.out_of_memory else "no",
+            f"{peak.card} {label}",
+            *([str(peak.process)] if several else []),
+            *(f"{count:,}" for count in counts),
+            f"{peak.out_of_memory} times" if peak.out_of_memory else "-",
         )
     return table

@@ -6,6 +6,7 @@ block gives phases, contexts and batches, all combinations of them, and may give
 
 import difflib
 import itertools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -13,13 +14,16 @@ from typing import Any, get_args
 import numpy as np
 
 from harness.inputs import InputError, InputFields, read_toml
-from harness.records import CacheKind, Configuration, KernelPath, LogitsKept, ModelClass, Phase, Workload
+from harness.records import CacheKind, Configuration, Images, KernelPath, LogitsKept, ModelClass, Phase, Workload
 
 MOST_CONTEXT_TOKENS = 4_194_304
 MOST_BATCH = 65_536
 WORST_CONDITION = 30.0
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 DTYPES = ("bfloat16", "float16", "float32")
+NO_IMAGES = "none"
+IMAGES = re.compile(r"([1-9]\d{0,3})x([1-9]\d{0,5})x([1-9]\d{0,5})")
+SEES = "Qwen3_5ForConditionalGeneration"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +95,7 @@ def _axes(fields: InputFields, given: dict[str, tuple[Any, ...]] | None) -> dict
         "prefill_chunk_tokens": fields.counts(
             "prefill_chunk_tokens", MOST_CONTEXT_TOKENS, default=default("prefill_chunk_tokens", 0), least=0
         ),
+        "images": fields.texts("images", default=default("images", NO_IMAGES)),
     }
 
 
@@ -100,18 +105,67 @@ def _block(fields: InputFields, given: dict[str, tuple[Any, ...]], model: str) -
     batches = fields.counts("batches", MOST_BATCH)
     axes = _axes(fields, given)
     fields.no_others()
-    return [
+    axes["images"] = tuple(images_of(fields, text) for text in axes["images"])
+    workloads = [
         _workload(Configuration(model=model, **dict(zip(axes, values, strict=True))), phase, context, batch)
         for values in itertools.product(*axes.values())
         for phase, context, batch in itertools.product(phases, contexts, batches)
     ]
+    for workload in workloads:
+        if reason := cannot_see(workload):
+            raise fields.error("images", reason)
+    return workloads
+
+
+def images_of(fields: InputFields, text: str) -> Images | None:
+    """The images that an entry of the axis stands for: "none", or "COUNTxWIDTHxHEIGHT" for those of each sequence."""
+    if text == NO_IMAGES:
+        return None
+    found = IMAGES.fullmatch(text)
+    if found is None:
+        raise fields.error("images", f"{text!r} is neither {NO_IMAGES!r} nor COUNTxWIDTHxHEIGHT, such as '1x1920x1080'")
+    count, width, height = map(int, found.groups())
+    return Images(count=count, height_pixels=height, width_pixels=width)
+
+
+def cannot_see(workload: Workload) -> str:
+    """Why a workload's images can't be in its prompt; "" if nothing speaks against it."""
+    c = workload.configuration
+    if c.images is None:
+        return ""
+    if min(c.images.count, c.images.height_pixels, c.images.width_pixels) < 1:
+        return f"{images_text(c.images)}: count, width and height are 1 or more"
+    if workload.phase == "decode":
+        return "a decode sees no images: their tokens are in the cache like any others"
+    if c.model_class != SEES:
+        return f"{c.model_class} has no vision tower; take {SEES}"
+    if c.prefill_chunk_tokens:
+        return "a prompt with images is prefilled in one piece; take prefill_chunk_tokens = [0]"
+    try:
+        needed = c.images.prompt_tokens
+    except ValueError as error:
+        return str(error)
+    if needed <= workload.context_tokens:
+        return ""
+    return (
+        f"{images_text(c.images)} take {needed:,} tokens, markers included; "
+        f"a prompt of {workload.context_tokens:,} can't hold them"
+    )
+
+
+def images_text(images: Images) -> str:
+    """The images as a grid file writes them."""
+    return f"{images.count}x{images.width_pixels}x{images.height_pixels}"
 
 
 def _workload(configuration: Configuration, phase: Any, context: int, batch: int) -> Workload:
-    """A decode keeps one token's logits and has no prefill, so it is the same workload whatever those axes say."""
+    """A decode keeps one token's logits and has no prefill, so it is the same workload whatever those axes say.
+
+    Nor does it see images: their tokens are in the cache like any others.
+    """
     if phase == "decode":
         fields = {name: getattr(configuration, name) for name in Configuration.__slots__}
-        configuration = Configuration(**fields | {"logits": "last", "prefill_chunk_tokens": 0})
+        configuration = Configuration(**fields | {"logits": "last", "prefill_chunk_tokens": 0, "images": None})
     return Workload(configuration=configuration, phase=phase, context_tokens=context, batch=batch)
 
 
@@ -126,7 +180,8 @@ def _running_order(workload: Workload) -> tuple[Any, ...]:
     w = workload
     c = w.configuration
     size = w.batch * w.context_tokens
-    return (build_of(c), size, w.context_tokens, w.phase, c.cache, c.logits, c.prefill_chunk_tokens)
+    images = "" if c.images is None else images_text(c.images)
+    return (build_of(c), size, w.context_tokens, w.phase, c.cache, c.logits, c.prefill_chunk_tokens, images)
 
 
 def _check_identifiable(workloads: tuple[Workload, ...], path: Path) -> None:
@@ -136,6 +191,8 @@ def _check_identifiable(workloads: tuple[Workload, ...], path: Path) -> None:
     for (configuration, phase), points in groups.items():
         if reason := unidentifiable(points):
             kept = f"{configuration.kernels}, {configuration.cache} cache, logits {configuration.logits}"
+            if configuration.images is not None:
+                kept += f", images {images_text(configuration.images)}"
             raise InputError(f"{path}: the {phase} points ({kept}) can't identify the formula: {reason}")
 
 

@@ -74,6 +74,10 @@ class InputFields:
         if others := sorted(set(self._table) - self._read):
             raise InputError(f"{self._where}: unknown field {', '.join(map(repr, others))}")
 
+    def error(self, name: str, reason: str) -> InputError:
+        """What to raise where a value of the field is of the right type but can't be meant."""
+        return InputError(f"{self._where}: {name}: {reason}")
+
     def _list(self, name: str, default: Any) -> tuple[Any, ...]:
         value = self._get(name, default)
         if not isinstance(value, list | tuple) or not value:

@@ -7,7 +7,7 @@ from typing import cast
 
 from harness.devices import LoggedRecording
 from harness.events import EventLog, peak_site
-from harness.records import Held, Kernels, Measured, Peak, Workload
+from harness.records import Held, Kernels, Measured, Peak, Vision, Workload
 from harness.runtimes import transformers as runtime
 
 PROBE_TOKENS = 128
@@ -45,6 +45,7 @@ def measure(loaded: runtime.Loaded, workload: Workload, progress: Progress, kern
     cold = _run(loaded, workload, progress, "cold", traced=False) if device.counts_only else None
     tuned = device.tuned()
     warm = _run(loaded, workload, progress, "warm", traced=cold is None)
+    vision = _vision(loaded, workload)
     neighbour_bytes = device.neighbour_bytes()
     log = warm.log or _run(loaded, workload, progress, "warm", traced=True).log
     guessed = device.guessed()
@@ -65,6 +66,7 @@ def measure(loaded: runtime.Loaded, workload: Workload, progress: Progress, kern
         neighbour_bytes=neighbour_bytes,
         tuned=tuned,
         guessed=guessed,
+        vision=vision,
     )
 
 
@@ -100,10 +102,39 @@ def _run(
     )
 
 
+def _vision(loaded: runtime.Loaded, workload: Workload) -> Vision | None:
+    """The vision tower in a run of its own: a device has one high-water mark, and the prompt's is another's."""
+    images = workload.configuration.images
+    if images is None or workload.phase == "decode":
+        return None
+    device = loaded.device
+    device.release()
+    with device.recording() if device.counts_only else device.tracing(loaded.model) as recording:
+        _ids, media = runtime.with_images(loaded, workload)
+        device.release()
+        before_bytes = recording.requested_bytes()
+        recording.start()
+        result, embeddings = runtime.see(loaded, media)
+        device.synchronize()
+        peak = recording.finish()
+        vision = Vision(
+            patches=workload.batch * images.patches,
+            tokens=workload.batch * images.tokens,
+            peak_bytes=peak.requested_bytes - before_bytes,
+            kept_bytes=recording.requested_bytes() - before_bytes,
+            embeddings_bytes=runtime.storage_bytes([embeddings]),
+        )
+        del result, embeddings, media
+    return vision
+
+
 def observed_kernels(loaded: runtime.Loaded, workload: Workload) -> Kernels:
-    """See :func:`harness.runtimes.transformers.observe`; the shape is a small one that takes the workload's path."""
+    """See :func:`harness.runtimes.transformers.observe`; the shape is a small one that takes the workload's path.
+
+    Without images, since the kernels of a record are those of the language model.
+    """
     chunk = min(workload.configuration.prefill_chunk_tokens, PROBE_TOKENS // 2)
-    configuration = dataclasses.replace(workload.configuration, prefill_chunk_tokens=chunk)
+    configuration = dataclasses.replace(workload.configuration, prefill_chunk_tokens=chunk, images=None)
     small = dataclasses.replace(workload, configuration=configuration, batch=1, context_tokens=PROBE_TOKENS)
     kernels = runtime.observe(loaded, small)
     loaded.device.release()

@@ -12,6 +12,7 @@ Schema history
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Iterator
@@ -31,6 +32,14 @@ ModelClass = Literal["Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM"]
 DeviceKind = Literal["cuda", "emulated", "fake", "cpu"]
 TOLD_ONLY = {"python", "platform"}
 
+# The image processor of every Qwen3.5 checkpoint (preprocessor_config.json: patch_size, merge_size,
+# temporal_patch_size, size.shortest_edge, size.longest_edge), and the shape that it refuses.
+PATCH_PIXELS, MERGED_PIXELS = 16, 32
+PATCH_FRAMES, CHANNELS = 2, 3
+LEAST_PIXELS, MOST_PIXELS = 65_536, 16_777_216
+MOST_ASPECT = 200
+IMAGE_MARKERS = 2
+
 
 class RecordError(ValueError):
     """A results file, or a line of one, that can't be read; the message names the file and the line."""
@@ -38,11 +47,58 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """The images of a prompt: how many each sequence has, and the size of each in pixels, as the processor gets it."""
+    """The images of a prompt: how many each sequence has, and the size of each in pixels, as the processor gets it.
+
+    What the processor makes of them is the rule of ``Qwen2VLImageProcessor`` (transformers 5.24.0,
+    models/qwen2_vl/image_processing_qwen2_vl.py, ``smart_resize``) with the values that every Qwen3.5 checkpoint has in
+    its ``preprocessor_config.json``.
+    """
 
     count: int
     height_pixels: int
     width_pixels: int
+
+    @property
+    def resized(self) -> tuple[int, int]:
+        """Height and width in pixels that the processor resizes to: whole merged patches, within the limits.
+
+        :class:`ValueError` where it refuses the shape.
+        """
+        height, width = self.height_pixels, self.width_pixels
+        if max(height, width) > MOST_ASPECT * min(height, width):
+            raise ValueError(f"an image of {width}x{height} is more than {MOST_ASPECT} times as long as it is wide")
+        fitted = tuple(round(side / MERGED_PIXELS) * MERGED_PIXELS for side in (height, width))
+        if fitted[0] * fitted[1] > MOST_PIXELS:
+            shrink = math.sqrt(height * width / MOST_PIXELS)
+            sides = [max(1, math.floor(side / shrink / MERGED_PIXELS)) for side in (height, width)]
+        elif fitted[0] * fitted[1] < LEAST_PIXELS:
+            grow = math.sqrt(LEAST_PIXELS / (height * width))
+            sides = [math.ceil(side * grow / MERGED_PIXELS) for side in (height, width)]
+        else:
+            return fitted[0], fitted[1]
+        return sides[0] * MERGED_PIXELS, sides[1] * MERGED_PIXELS
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of an image's patches."""
+        height, width = self.resized
+        return height // PATCH_PIXELS, width // PATCH_PIXELS
+
+    @property
+    def patches(self) -> int:
+        """Patches of one sequence's images: what the vision tower attends over, an image at a time."""
+        rows, columns = self.grid
+        return self.count * rows * columns
+
+    @property
+    def tokens(self) -> int:
+        """Image tokens of one sequence: a token is four patches, merged."""
+        return self.patches * PATCH_PIXELS**2 // MERGED_PIXELS**2
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt that a sequence's images take: their own, and a marker before and after each image."""
+        return self.tokens + IMAGE_MARKERS * self.count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +268,8 @@ class PeakSite:
 class Held:
     """Bytes of the storages that outlive the phase, read off the live cache, inputs and outputs, one field a term.
 
-    media_bytes: pixel values and grids of the images; token ids are inputs.
+    media_bytes: pixel values and grids of the images, and the position offsets that the model keeps for them. Token
+    ids, and the kinds of token that go with images, are inputs.
     """
 
     kv_cache_bytes: int
@@ -241,6 +298,21 @@ class GuessedRead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Vision:
+    """The vision tower by itself, run on the images of a prompt's batch before anything of the language model.
+
+    peak_bytes: requested while it ran, beyond what was there when it began (weights and pixel values). kept_bytes:
+    what its result holds; of that, embeddings_bytes are the image tokens' embeddings. patches, tokens: of the batch.
+    """
+
+    patches: int
+    tokens: int
+    peak_bytes: int
+    kept_bytes: int
+    embeddings_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """A workload that ran.
 
@@ -251,6 +323,7 @@ class Measured:
     setup_s: making the inputs and, for a decode, the cache. cold_s, warm_s: the forward pass alone, in seconds.
     tuned: whether Triton tuned a kernel in the cold run, which takes a buffer of its own; ``None`` if not looked at.
     guessed: what an emulated card had to invent, in any of the runs.
+    vision: ``None`` for a prompt of text.
     """
 
     weights_bytes: int
@@ -268,6 +341,7 @@ class Measured:
     neighbour_bytes: int | None
     tuned: bool | None = None
     guessed: tuple[GuessedRead, ...] = ()
+    vision: Vision | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

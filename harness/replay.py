@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from harness.child import Child, WorkerFailed
-from harness.grid import build_of
+from harness.grid import build_of, cannot_see
 from harness.inputs import InputError
 from harness.models import sha256_of
 from harness.records import Configuration, Environment, RecordError, Workload, decode, encode
@@ -87,6 +87,8 @@ def not_replayable(workload: Workload, config_file: Path) -> str:
         return f"model {configuration.model!r} is not {config_file.stem!r}, which is being replayed"
     if min(workload.batch, workload.context_tokens) < 1:
         return "batch and context are 1 or more"
+    if reason := cannot_see(workload):
+        return reason
     chunked = workload.phase == "prefill" and configuration.prefill_chunk_tokens
     return STATIC_CHUNKS if chunked and configuration.cache == "static" else ""
 

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.grid import images_text
 from harness.records import Configuration, Failure, Measured, Measurement, Outcome, OutOfMemory, Peak, ResultsFile
 
 GIB = 2**30
@@ -55,9 +56,10 @@ def _tables(
 
 def _words(c: Configuration) -> str:
     chunk = f", chunks of {c.prefill_chunk_tokens:,}" if c.prefill_chunk_tokens else ""
+    images = f", images {images_text(c.images)}" if c.images else ""
     return (
         f"{c.model}, {c.model_class}, {c.dtype}, {c.kernels} kernels, {c.attention}, {c.cache} cache, "
-        f"{c.logits} logits{chunk}"
+        f"{c.logits} logits{chunk}{images}"
     )
 
 

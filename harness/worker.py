@@ -141,9 +141,14 @@ def _serve(worker: Worker, source: TextIO, sink: TextIO) -> None:
         sink.flush()
 
 
+CAREFUL = "--careful"
+
+
 def main() -> None:
     """Forks a worker for each order that it is given; see :mod:`harness.nursery`."""
-    runtime.import_ahead()
+    runtime.import_ahead(for_fla=CAREFUL not in sys.argv)
+    if not runtime.can_fork():
+        os.execv(sys.executable, [*sys.orig_argv, CAREFUL])  # once more, with less imported
     nurse(_work)
 
 

@@ -11,6 +11,7 @@ from harness.child import Child
 from harness.emulation.profile import emulation_of, profile_of
 from harness.events import EventLog
 from harness.gpus import labelled, read_gpus
+from harness.machine import card_there
 from harness.records import Configuration, Measured, Workload, decode, encode
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,7 +93,5 @@ def ask() -> Iterator[Ask]:
 @pytest.fixture(scope="session")
 def no_card() -> None:
     """Skips where there is a card: the test is about a machine without one."""
-    import torch
-
-    if torch.cuda.is_available():
+    if card_there():
         pytest.skip("there is a CUDA card here")

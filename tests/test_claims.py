@@ -1,11 +1,13 @@
 """The page's claims are settled by stored measurements, and the table is what they give."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from analysis.claims import CLAIMS, claims_markdown, read_campaigns
-from tests.conftest import ROOT
+from analysis.claims import CLAIMS, NotThere, claims_markdown, read_campaigns
+from harness.records import Images
+from tests.conftest import BIG, ROOT, Ask
 
 FOLDER = ROOT / "results" / "fake-h200"
 CAMPAIGNS = read_campaigns(FOLDER)
@@ -47,7 +49,19 @@ def test_memory_never_falls_with_context_or_batch() -> None:
 
 
 def test_media_tokens_are_not_settled_without_a_workload() -> None:
-    assert "not settled" == verdict(6)
+    others = {key: points for key, points in CAMPAIGNS.others.items() if key[0] != "media"}
+    with pytest.raises(NotThere, match=r"media/qwen3\.5-27b\.calibration\.json is missing"):
+        CLAIMS[5](dataclasses.replace(CAMPAIGNS, others=others))
+
+
+def test_media_tokens_are_a_longer_prompt_pixels_and_a_vision_tower(ask: Ask) -> None:
+    worker, square = ask(model=BIG), Images(count=1, height_pixels=1024, width_pixels=1024)
+    shapes = ((2048, None), (4096, None), (8192, None), (2048, square))
+    media = {worker.workload("prefill", 1, n, images=i): worker.measure("prefill", 1, n, images=i) for n, i in shapes}
+    settled = CLAIMS[5](dataclasses.replace(CAMPAIGNS, others={("media", BIG): media}))
+    assert "holds" == settled.verdict
+    assert "1 of 1024×1024: 1,026 tokens" in settled.found
+    assert "pixels 0.025 GB" in settled.found
 
 
 @pytest.mark.parametrize(("number", "error"), [(7, "+0.907 GB"), (8, "+3.9 MB")])

@@ -1,5 +1,6 @@
 """Grid files give workloads in running order, and a bad one is refused with its place."""
 
+import collections
 import itertools
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from harness.grid import build_of, named_file, read_grid, unidentifiable
 from harness.inputs import InputError
+from harness.records import Images
 from tests.conftest import CONFIGS
 
 GOOD = "[[points]]\ncontexts_tokens = [512, 4096]\nbatches = [1, 8]\n"
@@ -54,6 +56,13 @@ def test_axes_of_the_prefill_do_not_multiply_the_decodes(tmp_path: Path) -> None
     assert (16, 4) == tuple(sum(w.phase == phase for w in workloads) for phase in ("prefill", "decode"))
 
 
+def test_images_are_of_the_prefill(tmp_path: Path) -> None:
+    text = 'images = ["none", "2x640x480"]\n' + GOOD.replace("512", "700")
+    seen = [(w.phase, w.configuration.images) for w in read_grid(grid(tmp_path, text), "m").workloads]
+    pair = Images(count=2, height_pixels=480, width_pixels=640)
+    assert {("prefill", None): 4, ("prefill", pair): 4, ("decode", None): 4} == collections.Counter(seen)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -72,6 +81,12 @@ def test_axes_of_the_prefill_do_not_multiply_the_decodes(tmp_path: Path) -> None
         ("contexts = [1]\n" + GOOD, "unknown field 'contexts'"),
         (GOOD + "batch = [1]\n", "unknown field 'batch'"),
         ("repeats = 1000\n" + GOOD, "repeats must be between"),
+        ('images = ["640x480"]\n' + GOOD, "images: '640x480' is neither 'none' nor COUNTxWIDTHxHEIGHT"),
+        ('images = ["0x640x480"]\n' + GOOD, "is neither 'none' nor COUNTxWIDTHxHEIGHT"),
+        (GOOD + 'images = ["2x640x480"]\n', "block 1: images: 2x640x480 take 604 tokens, markers included"),
+        ('images = ["1x4100x20"]\n' + GOOD, "an image of 4100x20 is more than 200 times as long as it is wide"),
+        ('images = ["1x64x64"]\nmodel_class = ["Qwen3_5ForCausalLM"]\n' + GOOD, "has no vision tower"),
+        ('images = ["1x64x64"]\nprefill_chunk_tokens = [256]\n' + GOOD, "take prefill_chunk_tokens = [0]"),
     ],
 )
 def test_bad_grid_says_what_and_where(tmp_path: Path, text: str, said: str) -> None:

@@ -19,11 +19,14 @@ PATIENCE_S = 240
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc to find the worker")
 
 
-def start(folder: Path) -> "subprocess.Popen[str]":
-    """A campaign on the fake device."""
+DEVICES = (("--fake", "h200"), ("--emulate", "a100-80gb"))
+
+
+def start(folder: Path, device: tuple[str, str]) -> "subprocess.Popen[str]":
+    """A campaign on the fake device or on an emulated card."""
     grid = folder / "g.toml"
     grid.write_text(GRID, encoding="utf-8")
-    command = [sys.executable, "-m", "harness", "measure", "--fake", "h200", "--model", NANO]
+    command = [sys.executable, "-m", "harness", "measure", *device, "--model", NANO]
     return subprocess.Popen(
         [*command, "--grid", str(grid), "--results", str(folder)],
         cwd=ROOT,
@@ -53,16 +56,24 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in text.split()]
 
 
+def worker_of(campaign: "subprocess.Popen[str]") -> int:
+    """The worker of a campaign: the one child of its one nursery."""
+    (nursery,) = children(campaign.pid)
+    (worker,) = children(nursery)
+    return worker
+
+
 def gone(pid: int) -> bool:
     """Whether a process ended (or is only waiting to be buried)."""
     stat = Path(f"/proc/{pid}/stat")
     return not stat.exists() or stat.read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
 
 
-def test_killed_campaign_is_completed_by_the_next_run(tmp_path: Path) -> None:
-    first = start(tmp_path)
+@pytest.mark.parametrize("device", DEVICES, ids=["fake", "emulated"])
+def test_killed_campaign_is_completed_by_the_next_run(tmp_path: Path, device: tuple[str, str]) -> None:
+    first = start(tmp_path, device)
     wait_for_lines(first, tmp_path, 5)
-    (worker,) = children(first.pid)
+    worker = worker_of(first)
     first.kill()
     first.communicate()
     on_file = lines(tmp_path)
@@ -71,9 +82,9 @@ def test_killed_campaign_is_completed_by_the_next_run(tmp_path: Path) -> None:
         assert time.monotonic() < end, "the worker outlived its parent"
         time.sleep(0.05)
 
-    second = start(tmp_path)
+    second = start(tmp_path, device)
     wait_for_lines(second, tmp_path, on_file + 3)
-    (worker,) = children(second.pid)
+    worker = worker_of(second)
     os.kill(worker, signal.SIGKILL)
     output = second.communicate(timeout=PATIENCE_S)[0]
 
@@ -83,10 +94,11 @@ def test_killed_campaign_is_completed_by_the_next_run(tmp_path: Path) -> None:
     assert (WORKLOADS, WORKLOADS) == (len(measured), len(set(measured)))
 
 
-def test_interrupted_campaign_says_that_it_can_go_on(tmp_path: Path) -> None:
-    campaign = start(tmp_path)
+@pytest.mark.parametrize("device", DEVICES, ids=["fake", "emulated"])
+def test_interrupted_campaign_says_that_it_can_go_on(tmp_path: Path, device: tuple[str, str]) -> None:
+    campaign = start(tmp_path, device)
     wait_for_lines(campaign, tmp_path, 3)
-    (worker,) = children(campaign.pid)
+    worker = worker_of(campaign)
     campaign.send_signal(signal.SIGINT)
     *_, goes_on, last = campaign.communicate(timeout=PATIENCE_S)[0].splitlines()
     assert (130, "exit 130: interrupted") == (campaign.returncode, last)

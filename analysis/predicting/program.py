@@ -57,6 +57,7 @@ def knows(shapes: Shapes, configuration: Configuration) -> bool:
         shapes.n_full > 0
         and shapes.regular
         and not chunked_logits
+        and configuration.images is None
         and configuration.dtype in ("bfloat16", "float16")
         and (configuration.kernels, configuration.attention, configuration.cache) == ("fla", "sdpa", "dynamic")
         and not shapes.attention_bias

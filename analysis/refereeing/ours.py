@@ -5,7 +5,7 @@ import functools
 
 from analysis.calibration import CalibratedTerm, Calibration, make_calibration, predicted_transient
 from analysis.drift import all_fitted_terms, judge
-from analysis.formula import batches_of, inputs, logits, phase_regime, predict
+from analysis.formula import batches_of, inputs, logits, media, phase_regime, predict
 from analysis.model import Shapes
 from analysis.refereeing.breakdown import Breakdown, Estimator, EstimatorError, Request, added_up
 from harness.records import Configuration, ResultsFile, Workload
@@ -52,7 +52,7 @@ def _held(request: Request) -> dict[str, float]:
         "kv_cache": cache_at_peak(workload, terms["kv_cache"]),
         "recurrent_state": terms["recurrent_state"],
         "conv_state": terms["conv_state"],
-        "overhead": inputs(shapes, workload),
+        "overhead": inputs(shapes, workload) + media(shapes, workload),
     }
 
 

@@ -212,7 +212,7 @@ def ledger(workload: Workload, outcome: Measured) -> dict[str, int]:
         outcome.baseline_bytes,
         cache_at_peak(workload, held.kv_cache_bytes),
         held.recurrent_state_bytes + held.conv_state_bytes,
-        held.inputs_bytes + logits,
+        held.inputs_bytes + held.media_bytes + logits,
         transient_bytes(workload, outcome),
     )
     return dict(zip(SEGMENTS, values, strict=True))

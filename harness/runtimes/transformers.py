@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.devices import Device
 from harness.records import Configuration, Held, Kernels, Workload
+from harness.runtimes.media import Media, known_values, prompt_with
 
 TORCH_REFERENCE = "torch reference: "
 AHEAD = (
@@ -28,10 +29,8 @@ AHEAD = (
     "transformers.cache_utils",
     "transformers.masking_utils",
     "transformers.models.qwen3_5.configuration_qwen3_5",
-    "torch._inductor.compile_fx",  # fla imports these three
-    "torch.distributed.tensor.experimental",
-    "triton",
 )
+AHEAD_OF_FLA = ("torch._inductor.compile_fx", "torch.distributed.tensor.experimental", "triton")
 MODELING = "transformers.models.qwen3_5.modeling_qwen3_5"
 
 
@@ -49,22 +48,35 @@ class Loaded:
 
 @dataclass(slots=True, kw_only=True)
 class Live:
-    """The tensors of one run that the program holds; the outputs are added by :func:`forward`."""
+    """The tensors of one run that the program holds; the outputs are added by :func:`forward`.
+
+    offsets: what the images take less in positions than in tokens, which the model keeps for the tokens to come.
+    """
 
     input_ids: torch.Tensor
     cache: Any
+    media: Media | None = None
     logits: tuple[torch.Tensor, ...] = ()
+    offsets: torch.Tensor | None = None
 
 
-def import_ahead() -> None:
-    """Imports what every worker needs, whatever its kernels, and nothing that asks for a card."""
+def import_ahead(for_fla: bool) -> None:
+    """Imports what every worker needs, whatever its kernels; ``for_fla``: also what fla will want, 2 seconds of it."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    for name in AHEAD:
+    for name in AHEAD + (AHEAD_OF_FLA if for_fla else ()):
         try:
             importlib.import_module(name)
         except ImportError:  # not there on every platform or in every version; who needs it will say so
             continue
+
+
+def can_fork() -> bool:
+    """Whether a forked process could use a card: not after an import that asked for one (PyTorch 2.11's inductor)."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(int(torch.cuda._is_in_bad_fork()))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def choose_kernels(configuration: Configuration) -> None:
@@ -162,6 +174,9 @@ def prepare(loaded: Loaded, workload: Workload, filled: bool = True) -> Live:
     behind by a prefill. Both leave the same bytes (a test shows it), and writing needs no prefill's transient.
     """
     device = loaded.device.name
+    if workload.phase == "prefill" and workload.configuration.images is not None:
+        ids, media = with_images(loaded, workload)
+        return Live(input_ids=ids, cache=_empty_cache(loaded, workload), media=media)
     if workload.phase == "prefill":
         ids = torch.zeros(workload.batch, workload.context_tokens, dtype=torch.long, device=device)
         return Live(input_ids=ids, cache=_empty_cache(loaded, workload))
@@ -173,6 +188,24 @@ def prepare(loaded: Loaded, workload: Workload, filled: bool = True) -> Live:
         _call(loaded, ids, cache, logits_to_keep=1)
         del ids
     return Live(input_ids=torch.zeros(workload.batch, 1, dtype=torch.long, device=device), cache=cache)
+
+
+def with_images(loaded: Loaded, workload: Workload) -> tuple[torch.Tensor, Media]:
+    """Token ids and media of a prefill with images; :class:`ValueError` where this model can't be given them."""
+    images = workload.configuration.images
+    if images is None or not hasattr(loaded.model.config, "vision_config"):
+        raise ValueError(f"{workload.configuration.model_class} is given no images")
+    return prompt_with(images, workload.batch, workload.context_tokens, loaded.model.config, loaded.device)
+
+
+def see(loaded: Loaded, media: Media) -> tuple[Any, torch.Tensor]:
+    """Runs the vision tower alone: all that its result holds, and the embeddings of the image tokens therein.
+
+    As ``Qwen3_5Model.forward`` does (transformers 5.23.0 and 5.24.0), which keeps the result to its end.
+    """
+    with torch.no_grad(), known_values(loaded.device, media):
+        out = loaded.model.model.get_image_features(media.pixel_values, media.image_grid_thw, return_dict=True)
+    return out, out.pooler_output[0]
 
 
 def _empty_cache(loaded: Loaded, workload: Workload) -> Any:
@@ -207,17 +240,24 @@ def forward(loaded: Loaded, workload: Workload, live: Live, before_call: Callabl
     keep = 1 if workload.phase == "decode" or workload.configuration.logits == "last" else 0
     chunk = workload.configuration.prefill_chunk_tokens if workload.phase == "prefill" else 0
     pieces = live.input_ids.split(chunk, dim=1) if chunk else (live.input_ids,)
+    media = {} if live.media is None else live.media.arguments()
     for piece in pieces:
         before_call()
         kept = live.logits if keep == 0 else ()
         live.logits = kept
-        live.logits = (*kept, _call(loaded, piece, live.cache, logits_to_keep=keep))
+        with known_values(loaded.device, live.media):
+            live.logits = (*kept, _call(loaded, piece, live.cache, logits_to_keep=keep, **media))
+    if live.media is not None:
+        # Left on the model it would change the next workload's decode, and be in its baseline.
+        live.offsets, loaded.model.model.rope_deltas = loaded.model.model.rope_deltas, None
 
 
-def _call(loaded: Loaded, input_ids: torch.Tensor, cache: Any, logits_to_keep: int) -> torch.Tensor:
+def _call(
+    loaded: Loaded, input_ids: torch.Tensor, cache: Any, logits_to_keep: int, **media: torch.Tensor
+) -> torch.Tensor:
     kept = {_cache_argument(loaded.model): cache}
     with torch.no_grad():
-        out = loaded.model(input_ids=input_ids, use_cache=True, logits_to_keep=logits_to_keep, **kept)
+        out = loaded.model(input_ids=input_ids, use_cache=True, logits_to_keep=logits_to_keep, **kept, **media)
     return out.logits  # type: ignore[no-any-return]
 
 
@@ -229,12 +269,16 @@ def _cache_argument(model: Any) -> str:
 def held(live: Live) -> Held:
     """Bytes of the storages that the cache, the inputs and the outputs keep alive, by term."""
     layers = live.cache.layers
+    kinds = [] if live.media is None else [live.media.mm_token_type_ids]
+    media = [] if live.media is None else [live.media.pixel_values, live.media.image_grid_thw]
+    offsets = [] if live.offsets is None else [live.offsets]
     return Held(
         kv_cache_bytes=storage_bytes(_tensors(layers, ("keys", "values", "cumulative_length"))),
         recurrent_state_bytes=storage_bytes(_tensors(layers, ("recurrent_states",))),
         conv_state_bytes=storage_bytes(_tensors(layers, ("conv_states",))),
         logits_bytes=storage_bytes(live.logits),
-        inputs_bytes=storage_bytes([live.input_ids]),
+        inputs_bytes=storage_bytes([live.input_ids, *kinds]),
+        media_bytes=storage_bytes([*media, *offsets]),
     )
 
 

@@ -200,6 +200,21 @@ CUresult cuMemUnmap(CUdeviceptr at, size_t bytes) {
 }
 NOTHING(cuMemSetAccess)
 
+/* Undocumented tables, which a library asks for if it carries a runtime of its own: it is told that there are none. */
+CUresult cuGetExportTable(const void **table, const CUuuid *id) {
+    (void)id;
+    *table = NULL;
+    return CUDA_ERROR_NOT_FOUND;
+}
+
+CUresult cuGetProcAddress_v2(const char *name, void **function, int version, cuuint64_t flags,
+                             CUdriverProcAddressQueryResult *result) {
+    enum cudaDriverEntryPointQueryResult found;
+    cudaGetDriverEntryPointByVersion(name, function, (unsigned)version, flags, &found);
+    if (result) *result = *function ? CU_GET_PROC_ADDRESS_SUCCESS : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
+    return *function ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
+}
+
 /* ---- modules and launches ---- */
 
 CUresult cuModuleLoadData(CUmodule *module, const void *image) {
