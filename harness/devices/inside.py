@@ -3,7 +3,7 @@
 Found by holding the fake device's log against the allocator's own trace on an emulated card, event for event; a test
 does so again. What is not here:
 
-- the workspace of cuDNN's plans (attention on 9.0 and 10.x), which cuDNN alone knows and an emulated card takes to be 0;
+- the workspace of cuDNN's plans (attention on 9.0 and 10.x): cuDNN alone knows it, and an emulated card has none;
 - ``_safe_softmax`` of the math attention (bfloat16 on 7.5): a byte for each product and each row, and 4;
 - ``linalg_solve_triangular`` of the torch reference: twice 8 bytes a matrix, the pointers for cuBLAS; and its
   ``cumsum``, which in later chunks has the bytes of its output once more.
