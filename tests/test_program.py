@@ -10,8 +10,9 @@ from analysis.derivation.derived_files import configuration_of, read_derived
 from analysis.model import read_shapes, resident_bytes
 from analysis.predicting import program
 from analysis.predicting.simulated import read_simulated
+from harness.events import STANDING, peak_event
 from harness.records import Configuration, Workload
-from tests.conftest import BIG, CONFIGS, CONFIGURATION, ROOT
+from tests.conftest import BIG, CONFIGS, CONFIGURATION, NANO, ROOT, Ask
 
 FAKE = ROOT / "results" / "fake-h200"
 FORMULAS = sorted(p for p in (FAKE / "derived").glob("*.json") if "static" not in p.name)
@@ -26,14 +27,15 @@ def resident(configuration: Configuration) -> int:
 @pytest.mark.parametrize("path", FORMULAS, ids=lambda p: p.name)
 def test_program_is_the_derived_formula_at_random_shapes(path: Path) -> None:
     formula = read_derived(path)
-    if formula.environment.transformers != program.TRANSFORMERS:
+    if formula.environment.transformers not in program.TRANSFORMERS:
         return  # another program, which is the next test's
-    c = formula.configuration
+    c, card = formula.configuration, formula.environment.gpu_capability or ""
+    shapes = [(s.batch, s.context_tokens) for s in random_shapes(200, 64, 262_144, 11)]
     differing = {
-        (s.batch, s.context_tokens)
-        for s in random_shapes(200, 64, 262_144, 11)
-        if resident(c) + program.peak(SHAPES[c.model], workload(c, formula.phase, s.batch, s.context_tokens)).bytes
-        != formula.peak_bytes(s.batch, s.context_tokens)
+        shape
+        for shape in shapes
+        if resident(c) + program.peak(SHAPES[c.model], workload(c, formula.phase, *shape), card).bytes
+        != formula.peak_bytes(*shape)
     }
     assert not differing
 
@@ -56,7 +58,8 @@ def test_program_is_the_replay_at_random_shapes_and_chunks(path: Path) -> None:
     shapes, base = SHAPES[own.configuration.model], resident(own.configuration)
     assert own.points
     for p in own.points:
-        found = program.peak(shapes, workload(own.configuration, p.phase, p.batch, p.context_tokens))
+        shape = workload(own.configuration, p.phase, p.batch, p.context_tokens)
+        found = program.peak(shapes, shape, own.environment.gpu_capability or "")
         assert p.requested_bytes == base + found.bytes
 
 
@@ -88,3 +91,19 @@ def test_chunked_prefill_needs_less_than_a_single_shot() -> None:
         for c in ("", "-chunk8192", "-chunk2048")
     ]
     assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("gpu", ["a100-80gb", "h100"])
+@pytest.mark.parametrize("context", [16_384, 16_001])
+@pytest.mark.parametrize(("model", "chunk"), [(BIG, 2048), (NANO, 512)])
+def test_chunked_prefill_has_the_peak_of_an_emulated_card(
+    ask: Ask, gpu: str, context: int, model: str, chunk: int
+) -> None:
+    configuration = dataclasses.replace(CONFIGURATION, model=model, prefill_chunk_tokens=chunk)
+    card = ask(device="emulated", gpu=gpu, model=model)
+    log = card.log("prefill", 2, context, prefill_chunk_tokens=chunk)
+    _, peak = peak_event(log, log.marks["start"], log.marks["end"])
+    standing = sum(a.bytes for a in log.allocations if a.op in STANDING)
+    capability = {"a100-80gb": "8.0", "h100": "9.0"}[gpu]
+    expected = program.peak(SHAPES[model], workload(configuration, "prefill", 2, context), capability)
+    assert expected.bytes == peak - standing

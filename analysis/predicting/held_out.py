@@ -102,7 +102,12 @@ def other_grid(campaign: Campaign, simulated: Simulated) -> HeldOut:
 
 def other_models(simulated: Simulated, shapes: Shapes) -> HeldOut:
     """Random shapes of a model answered by the program in symbols, which was read off the 27B's ledgers."""
-    return _random_shapes("the family's program in symbols", program_source(shapes), simulated, shapes)
+    return _random_shapes("the family's program in symbols", _program(simulated, shapes), simulated, shapes)
+
+
+def _program(simulated: Simulated, shapes: Shapes) -> Source:
+    """The program in symbols on the card that the points were replayed for."""
+    return program_source(shapes, simulated.environment.gpu_capability or "")
 
 
 def other_allocators(own: Simulated, others: Sequence[Simulated], shapes: Shapes) -> HeldOut:
@@ -125,7 +130,7 @@ def own_allocator(own: Simulated, shapes: Shapes) -> HeldOut:
 
 def _least_device(own: Simulated, point: SimulatedPoint, excess: Excess, shapes: Shapes) -> tuple[Interval | None, int]:
     request = _request(own, point, shapes)
-    answer = _with_excess(_asked(program_source(shapes), request), excess, own.resident_bytes)
+    answer = _with_excess(_asked(_program(own, shapes), request), excess, own.resident_bytes)
     pinned = pinned_bytes(shapes, request.workload)
     return (answer and dataclasses.replace(answer, most_bytes=answer.most_bytes + pinned)), point.least_bytes
 

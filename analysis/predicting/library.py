@@ -22,7 +22,7 @@ from analysis.predicting.prediction import DOES_NOT_FIT, FITS, Outside, Seen
 from analysis.predicting.predictor import Known, Predictor, asked_configuration
 from analysis.predicting.simulated import Excess, Simulated, read_simulated
 from analysis.predicting.sources import Source, calibrated_source, derived_source, measured_source, program_source
-from analysis.predicting.workspace import workspace_of
+from analysis.predicting.workspace import capability_of, workspace_of
 from harness.records import Configuration, Measured, OutOfMemory, Phase, ResultsFile, Workload, read
 
 ASSUMED_OUTSIDE_BYTES = 2**30
@@ -130,15 +130,16 @@ class Library:
                 yield calibrated_source(calibration, label)
         paths = self._paths("*", "derived", f"{model}.{variant_of(configuration)}.{phase}.*.json")
         formulas = map(self.derived, paths)
-        chosen = [f for f in formulas if transformers in ("", f.environment.transformers)]
+        capability = capability_of(label, GPUS)
+        chosen = [f for f in formulas if transformers in ("", f.environment.transformers) and _tells(f, capability)]
         for formula in sorted(chosen, key=lambda f: _version(f.environment.transformers), reverse=True):
             yield derived_source(formula)
         for kind in (EMULATED, REPLAYED, ON_A_CPU):
             for calibration in calibrations:
                 if kind_of(calibration.environment) is kind and not (kind is EMULATED and calibration in here):
                     yield calibrated_source(calibration, label)
-        if transformers in ("", program.TRANSFORMERS):
-            yield program_source(shapes)
+        if transformers in ("", *program.TRANSFORMERS):
+            yield program_source(shapes, capability)
 
     def _paths(self, *parts: str) -> list[Path]:
         return sorted(self.results.glob("/".join(parts)))
@@ -152,6 +153,13 @@ class Library:
             shares = [share for s in own or alike for share in s.shares(phase)]
             self._margins[key] = Excess(shares, "of this model" if own else "of others of the family")
         return self._margins[key]
+
+
+def _tells(formula: Derived, capability: str) -> bool:
+    """Whether a formula is one of a card of this capability: attention through a mask takes more on some."""
+    masked = formula.configuration.prefill_chunk_tokens or formula.configuration.cache == "static"
+    own = formula.environment.gpu_capability or ""
+    return not masked or program.masks_by_cudnn(own) == program.masks_by_cudnn(capability)
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """The family's program in symbols: the points at which a forward pass can peak, and the tensors alive there.
 
-Read off the ledgers of derived formulas (``make derived``) of transformers 5.23.0, ``modeling_qwen3_5.py`` and
-``cache_utils.py``, with fla 0.6.0, ``ops/gated_delta_rule``, ``ops/common/chunk_o.py`` and ``chunk_delta_h.py``:
+Read off the ledgers of derived formulas (``make derived``) of transformers 5.23.0 and 5.24.0, ``modeling_qwen3_5.py``
+and ``cache_utils.py``, with fla 0.6.0, ``ops/gated_delta_rule``, ``ops/common/chunk_o.py`` and ``chunk_delta_h.py``:
 what is a number there is a size of the config here, so that one program answers for every model of the family. A test
 holds it against every stored formula of that software, byte for byte. It knows 16-bit weights, the fla kernels, sdpa
 attention and a dynamic cache, layers in the family's order, of which the last has full attention, and all logits only
@@ -25,8 +25,9 @@ from analysis.formula import (
 from analysis.model import Shapes
 from harness.records import Configuration, Workload
 
-TRANSFORMERS, FLA = "5.23.0", "0.6.0"
+TRANSFORMERS, FLA = ("5.24.0", "5.23.0"), "0.6.0"
 ELEMENT_BYTES, FLOAT32_BYTES, BOOL_BYTES, INT64_BYTES = 2, 4, 1, 8
+IN_REGISTERS = 128  # head dimension up to which the memory-efficient attention keeps its sums in registers
 MASK_TOKENS = 8  # the memory-efficient attention wants a mask's rows padded to this
 
 
@@ -65,10 +66,19 @@ def knows(shapes: Shapes, configuration: Configuration) -> bool:
     )
 
 
-def peak(shapes: Shapes, workload: Workload) -> Point:
-    """The highest point of a workload, weights left out."""
-    every = workload.configuration.logits == "all"
-    return max((p for call in calls(workload) for p in points(shapes, call, every)), key=lambda p: p.bytes)
+def masks_by_cudnn(capability: str) -> bool:
+    """Whether a card of this capability, such as "9.0", gives attention with a mask to cuDNN.
+
+    PyTorch 2.14.1, ``sdp_utils.cpp``: on 9.0 and 10.x. Others take the memory-efficient kernel, which needs more, and
+    so does "", a card that is not known.
+    """
+    return capability == "9.0" or capability.startswith("10.")
+
+
+def peak(shapes: Shapes, workload: Workload, capability: str = "") -> Point:
+    """The highest point of a workload on a card of this capability, weights left out."""
+    every, cudnn = workload.configuration.logits == "all", masks_by_cudnn(capability)
+    return max((p for call in calls(workload) for p in points(shapes, call, every, cudnn)), key=lambda p: p.bytes)
 
 
 def calls(workload: Workload) -> Iterator[Call]:
@@ -87,7 +97,7 @@ def calls(workload: Workload) -> Iterator[Call]:
         yield Call(batch=batch, tokens=rest, cached=context, id_tokens=context, continued=True)
 
 
-def points(shapes: Shapes, call: Call, all_logits: bool) -> Iterator[Point]:
+def points(shapes: Shapes, call: Call, all_logits: bool, cudnn: bool) -> Iterator[Point]:
     """Every point that was found to be the highest in some model of the family."""
     always = call.batch * (
         recurrent_bytes_per_sequence(shapes) + conv_bytes_per_sequence(shapes) + TOKEN_ID_BYTES * call.id_tokens
@@ -104,7 +114,7 @@ def points(shapes: Shapes, call: Call, all_logits: bool) -> Iterator[Point]:
     if call.continued:
         yield _cache_growth(shapes, call, through_layers)
     if _masked(call):
-        yield from _masked_attention(shapes, call, through_layers)
+        yield from _masked_attention(shapes, call, through_layers, cudnn)
     yield _head(shapes, call, always, all_logits)
 
 
@@ -201,18 +211,25 @@ def _cache_growth(shapes: Shapes, call: Call, beside: int) -> Point:
     return Point(stage="self_attn", bytes=total)
 
 
-def _masked_attention(shapes: Shapes, call: Call, beside: int) -> Iterator[Point]:
+def _masked_attention(shapes: Shapes, call: Call, beside: int, cudnn: bool) -> Iterator[Point]:
     """Attention of a later chunk: keys and values repeated for every query head, a bias made of the mask.
 
-    Where the cached tokens are no multiple of 8 the bias is copied to padded rows before the attention runs.
+    cuDNN takes the bias as it is, and puts the output out head by head, so it is copied. For the memory-efficient
+    kernel the bias is copied to padded rows before the attention runs where the cached tokens are no multiple of 8; it
+    sums up in float32, outside the registers where the heads are wide (``kernel_forward.h``).
     """
     query, cached = shapes.query_heads * shapes.head_dim, call.cached
     repeated = 2 * call.batch * query * cached * ELEMENT_BYTES if shapes.query_heads > shapes.kv_heads else 0
     bias, padded_row = _rows(call) * ELEMENT_BYTES, -(-cached // MASK_TOKENS) * MASK_TOKENS
     rows = _residual(shapes, call) + _rows(call) * 2 * query * ELEMENT_BYTES  # gate and rotated queries
     total = beside + _cache(shapes, call, shapes.n_full) + repeated + rows
-    output = _rows(call) * query * ELEMENT_BYTES + 2 * INT64_BYTES  # and the seeds of a dropout that never is
-    yield Point(stage="self_attn", bytes=total + bias * padded_row + output)
+    output, seeds = _rows(call) * query * ELEMENT_BYTES, 2 * INT64_BYTES  # of a dropout that never is
+    if cudnn:
+        yield Point(stage="self_attn", bytes=total + bias * cached + output + seeds)
+        yield Point(stage="self_attn", bytes=total + 2 * output)
+        return
+    sums = _rows(call) * query * FLOAT32_BYTES if shapes.head_dim > IN_REGISTERS else 0
+    yield Point(stage="self_attn", bytes=total + bias * padded_row + output + seeds + sums)
     if cached % MASK_TOKENS:
         yield Point(stage="self_attn", bytes=total + bias * (cached + padded_row))
 

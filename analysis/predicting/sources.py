@@ -165,15 +165,16 @@ def derived_source(formula: Derived) -> Source:
     return answer
 
 
-def program_source(shapes: Shapes) -> Source:
-    """The family's program in symbols, where it knows the configuration."""
-    origin = f"transformers {program.TRANSFORMERS} and fla {program.FLA} in symbols; not replayed for this model"
+def program_source(shapes: Shapes, capability: str) -> Source:
+    """The family's program in symbols on a card of this capability, where it knows the configuration."""
+    versions = " or ".join(sorted(program.TRANSFORMERS))
+    origin = f"transformers {versions} and fla {program.FLA} in symbols; not replayed for this model"
 
     def answer(request: Request) -> Requested | None:
         configuration = request.workload.configuration
         if not program.knows(shapes, configuration):
             return None
-        point = program.peak(shapes, request.workload)
+        point = program.peak(shapes, request.workload, capability)
         size = resident_bytes(shapes, configuration.model_class) + point.bytes
         return Requested(bytes=size, half_width_bytes=0, basis="formula only", origin=origin, stage=point.stage)
 

@@ -35,7 +35,7 @@ def workspace_of(label: str, on_card: Iterable[ResultsFile], gpus: Path) -> Work
             size = results.standards[-1].workspace_bytes
             word = kind_of(results.environment).word
             return Workspace(least_bytes=size, most_bytes=size, source=f"check standard, {word}")
-    capability = _capability(label, gpus)
+    capability = capability_of(label, gpus)
     default = BY_CAPABILITY.get(int(capability.partition(".")[0])) if capability else None
     if default is not None:
         return Workspace(
@@ -45,6 +45,7 @@ def workspace_of(label: str, on_card: Iterable[ResultsFile], gpus: Path) -> Work
     return Workspace(least_bytes=SMALL_BYTES, most_bytes=LARGE_BYTES, source=source)
 
 
-def _capability(label: str, gpus: Path) -> str:
+def capability_of(label: str, gpus: Path) -> str:
+    """The compute capability of the card of a label of ``gpus.toml``, "" for any card."""
     sections = tomllib.loads(gpus.read_text(encoding="utf-8"))
     return str(sections.get(label, {}).get("capability", ""))

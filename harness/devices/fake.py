@@ -2,13 +2,15 @@
 
 Meta tensors stand for the card's: they have a shape, a layout and a storage that knows its size, and every build of
 torch has them (a CPU-only one refuses fake *cuda* tensors). Tensors that a program leaves in host memory stay real
-and are not counted, as on a card. Three things are made to go the card's way: Triton launches do nothing,
-scaled-dot-product attention takes the op that a card would take, and the questions that flash-linear-attention asks
-about the machine are answered as the named card would. A test shows that ``FakeTensorMode`` gives the same log; it
-takes two and a half times as long.
+and are not counted, as on a card. Four things are made to go the card's way: Triton launches do nothing,
+scaled-dot-product attention takes the op that the named card would take (:mod:`harness.devices.attention`), what ops
+allocate inside themselves is added where it is known (:mod:`harness.devices.inside`), and the questions that
+flash-linear-attention asks about the machine are answered as the named card would. A test shows that
+``FakeTensorMode`` gives the same log; it takes two and a half times as long. Another holds the log against the
+allocator's own trace on an emulated card, event for event.
 
-Seen: every tensor that the Python program makes. Not seen: temporaries inside one op, the caching allocator's
-rounding, CUDA context and modules. A number from here is always labelled "fake".
+Not seen: the workspace of libraries, the caching allocator's rounding, CUDA context and modules. A number from here is
+always labelled "fake".
 """
 
 from collections.abc import Iterator
@@ -19,11 +21,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from harness.devices.attention import attention_on
 from harness.devices.cpu import NO_CARD, CpuDevice
+from harness.devices.inside import Insides
+from harness.devices.recorder import Recorder
 from harness.gpus import Gpu
-
-aten = torch.ops.aten
-_MASK_ALIGNMENT = 8
 
 
 class FakeDevice(CpuDevice):
@@ -42,10 +44,16 @@ class FakeDevice(CpuDevice):
         return NO_CARD | {"gpu_name": self._gpu.names[0], "gpu_capability": self._gpu.capability}
 
     @contextmanager
+    def tracing(self, model: Any) -> Iterator[Recorder]:
+        """See :class:`harness.devices.Device`; with what ops allocate inside themselves."""
+        with Recorder(model, self.name, Insides(self._gpu.multiprocessors)) as recorder:
+            yield recorder
+
+    @contextmanager
     def session(self) -> Iterator[None]:
         """Attention is pinned until the end, and literals are seen."""
         attention, literal = F.scaled_dot_product_attention, torch.tensor
-        F.scaled_dot_product_attention = attention_as_on_a_card  # type: ignore[assignment]
+        F.scaled_dot_product_attention = attention_on(capability_of(self._gpu))  # type: ignore[assignment]
         torch.tensor = literal_as_on_a_card
         try:
             yield
@@ -111,9 +119,15 @@ class _Driver:
         return torch.cuda
 
 
+def capability_of(gpu: Gpu) -> tuple[int, int]:
+    """The card's capability as two numbers."""
+    major, minor = (int(part) for part in gpu.capability.split("."))
+    return major, minor
+
+
 def answer_as(gpu: Gpu) -> None:
     """Makes torch.cuda's and Triton's questions about the machine answer as ``gpu``, for the rest of the process."""
-    major, minor = (int(part) for part in gpu.capability.split("."))
+    major, minor = capability_of(gpu)
     properties = _Properties(
         name=gpu.names[0],
         major=major,
@@ -146,37 +160,3 @@ def literal_as_on_a_card(
     """
     made = torch.as_tensor(data, dtype=dtype).clone()
     return (made if device is None else made.to(device)).requires_grad_(requires_grad)
-
-
-def attention_as_on_a_card(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attn_mask: torch.Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> torch.Tensor:
-    """The allocations of scaled-dot-product attention on a card of capability 8.0 or later in 16-bit.
-
-    Without a mask the flash kernel, with one the memory-efficient kernel and the mask as a bias, padded to 8 columns
-    (aten/src/ATen/native/transformers/attention.cpp and cuda/sdp_utils.cpp: flash takes no mask).
-    """
-    if attn_mask is None:
-        return aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, False, scale=scale)[0]
-    bias = _bias_of(attn_mask, query.dtype)
-    bias = bias.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
-    return aten._scaled_dot_product_efficient_attention(
-        query, key, value, bias, False, dropout_p, is_causal, scale=scale
-    )[0]
-
-
-def _bias_of(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The additive mask that the memory-efficient kernel reads: own storage if boolean, or if it must be padded."""
-    columns = mask.shape[-1]
-    if mask.dtype == torch.bool:
-        mask = torch.where(mask, 0.0, torch.full((), float("-inf"), dtype=dtype, device=mask.device))
-    if columns % _MASK_ALIGNMENT:
-        mask = F.pad(mask, (0, _MASK_ALIGNMENT - columns % _MASK_ALIGNMENT))[..., :columns]
-    return mask

@@ -4,13 +4,14 @@ Works on fake tensors and on real CPU tensors alike, which is how the two can be
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from harness.devices.inside import INSIDE, Step, Temporary
 from harness.devices.watching import Modules, source_line
 from harness.events import Allocation, EventLog, peak_site
 from harness.records import Peak
@@ -19,11 +20,18 @@ from harness.records import Peak
 class Recorder(TorchDispatchMode):
     """An event log being written. Enter it around the workload; storages of ``model`` are born before the first op.
 
-    Only storages on a device of ``device_type`` count; those of zero bytes never reach an allocator.
+    Only storages on a device of ``device_type`` count; those of zero bytes never reach an allocator. ``insides`` says
+    what an op allocates inside itself, from the op and its arguments; ``None`` for nothing.
     """
 
-    def __init__(self, model: torch.nn.Module, device_type: str) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        device_type: str,
+        insides: Callable[[Any, Sequence[Any]], Sequence[Step] | None] = lambda func, args: None,
+    ) -> None:
         super().__init__()
+        self._insides = insides
         self._device_type = device_type
         self._modules = Modules(model)
         self._births: list[dict[str, Any]] = []
@@ -48,39 +56,66 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        for leaf in (out,) if isinstance(out, torch.Tensor) else tree_leaves(out):
-            if isinstance(leaf, torch.Tensor) and leaf.untyped_storage()._cdata not in self._watched:
-                op = func._schema.name.removeprefix("aten::")
-                self._see(leaf, op, self._modules.current, source_line())
+        leaves = (out,) if isinstance(out, torch.Tensor) else tree_leaves(out)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        op = func._schema.name.removeprefix("aten::")
+        steps = self._insides(func, args)
+        if steps is None:
+            for tensor in tensors:
+                self._see_new(tensor, op)
+        else:
+            self._follow(steps, tensors, op)
         return out
+
+    def _follow(self, steps: Sequence[Step], outputs: Sequence[torch.Tensor], op: str) -> None:
+        """Outputs and temporaries are born in this order; the temporaries end in theirs."""
+        ended = []
+        for step in steps:
+            if isinstance(step, Temporary):
+                ended.append((len(self._births), step.bytes))
+                shape = (step.bytes,)
+                self._born(step.bytes, shape, "uint8", INSIDE + op, self._modules.current, source_line())
+            else:
+                self._see_new(outputs[step], op)
+        for index, size in ended:
+            self._died(index, size)
+
+    def _see_new(self, tensor: torch.Tensor, op: str) -> None:
+        if tensor.untyped_storage()._cdata not in self._watched:
+            self._see(tensor, op, self._modules.current, source_line())
 
     def _see(self, tensor: torch.Tensor, op: str, module: str, source: str) -> None:
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key in self._watched or size == 0 or tensor.device.type != self._device_type:
             return
-        index = len(self._births)
+        self._watched[key] = weakref.ref(storage, self._ended(key, len(self._births), size))
+        self._born(size, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), op, module, source)
+
+    def _born(self, size: int, shape: tuple[int, ...], dtype: str, op: str, module: str, source: str) -> None:
         self._births.append(
             {
                 "born": self._events,
                 "bytes": size,
-                "shape": tuple(tensor.shape),
-                "dtype": str(tensor.dtype).removeprefix("torch."),
+                "shape": shape,
+                "dtype": dtype,
                 "op": op,
                 "module": module,
                 "source": source,
             }
         )
-        self._watched[key] = weakref.ref(storage, self._ended(key, index, size))
         self._events += 1
         self._live_bytes += size
+
+    def _died(self, index: int, size: int) -> None:
+        self._deaths[index] = self._events
+        self._events += 1
+        self._live_bytes -= size
 
     def _ended(self, key: int, index: int, size: int) -> Callable[[Any], None]:
         def ended(_: Any) -> None:
             if self._watched.pop(key, None) is not None:
-                self._deaths[index] = self._events
-                self._events += 1
-                self._live_bytes -= size
+                self._died(index, size)
 
         return ended
 

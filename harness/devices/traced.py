@@ -12,11 +12,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from harness.devices.inside import INSIDE
 from harness.devices.watching import Modules, source_line
 from harness.events import Allocation, EventLog
 
 MOST_ENTRIES = 4_000_000
-INSIDE = "inside "
 
 
 class Trace(TorchDispatchMode):
