@@ -98,7 +98,7 @@ class Child:
         self._process, self._log = self._nursery.process, self._nursery.log
         self._log.seek(0)
         self._log.truncate()
-        self._unread = b""
+        self._unread = bytearray()
         self._ended = False
         self._send({"order": encode(order)})
         self.pid = self._started()
@@ -184,16 +184,20 @@ class Child:
         end = monotonic() + deadline_s
         with selectors.DefaultSelector() as selector:
             selector.register(descriptor, selectors.EVENT_READ)
-            while b"\n" not in self._unread:
+            looked = 0
+            while (newline := self._unread.find(b"\n", looked)) <= 0:
+                if newline == 0:  # an empty line
+                    del self._unread[0]
+                    continue
+                looked = len(self._unread)
                 if not selector.select(max(0.0, end - monotonic())):
                     raise WorkerFailed(Failure(reason="hang", message=f"no answer within {max(deadline_s, 0):.0f} s"))
                 chunk = os.read(descriptor, 1 << 20)
                 if not chunk:
                     raise WorkerFailed(Failure(reason="crash", message=self._last_words(self._process.wait())))
                 self._unread += chunk
-                self._unread = self._unread.lstrip(b"\n")
-        line, _, self._unread = self._unread.partition(b"\n")
-        self._unread = self._unread.lstrip(b"\n")
+        line = bytes(self._unread[:newline])
+        del self._unread[: newline + 1]
         return line
 
     def _last_words(self, code: int) -> str:

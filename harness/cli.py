@@ -22,7 +22,7 @@ from harness.inputs import InputError, WrongEnvironment
 from harness.machine import allocator_settings, card_there, first_card, software_installed
 from harness.models import checkpoint_of, model_file, sha256_of
 from harness.profile import section_text, store, take
-from harness.records import DeviceKind, Environment, ModelClass, RecordError, Workload, encode, read
+from harness.records import DeviceKind, Environment, ModelClass, RecordError, encode, read
 from harness.replay import Replays, serve
 from harness.results import ResultsWriter, open_results, results_path
 from harness.runner import (
@@ -346,29 +346,51 @@ def _conclude(summary: Summary, grid: Grid, path: Path) -> None:
         _leave(EXIT_FAULT, f"{len(summary.failed)} failed, the first: {describe(summary.failed[0])}; see {path}")
 
 
+PhaseOption = Annotated[str, typer.Option(help="prefill or decode")]
+ContextOption = Annotated[int, typer.Option(help="Tokens of the prompt, or already cached.")]
+BatchOption = Annotated[int, typer.Option(help="Sequences.")]
+OutOption = Annotated[str, typer.Option(help="File to write; standard output if not given.")]
+
+
 @app.command()
 def log(
-    phase: Annotated[str, typer.Option(help="prefill or decode")],
-    context: Annotated[int, typer.Option(help="Tokens of the prompt, or already cached.")],
-    batch: Annotated[int, typer.Option(help="Sequences.")] = 1,
+    phase: PhaseOption,
+    context: ContextOption,
+    batch: BatchOption = 1,
     fake: FakeOption = "",
     emulate: EmulateOption = "",
     gpu: GpuOption = "",
     model: ModelOption = DEFAULT_MODEL,
-    out: Annotated[str, typer.Option(help="File to write; standard output if not given.")] = "",
+    out: OutOption = "",
 ) -> None:
     """Write the event log of one workload as JSON: every allocation (harness/events.py says what is in it)."""
     with exits():
         asked = Asked(gpu=gpu, emulate=emulate, fake=fake or ("" if gpu or emulate else DEFAULT_CARD))
-        plan = _plan(read_gpus(CONFIGS / "gpus.toml"), asked, model, DEFAULT_GRID)
-        workload = next((w for w in plan.grid.workloads if w.phase == phase), None)
-        if workload is None or not context >= 1 or not batch >= 1:
-            raise InputError("--phase is prefill or decode; --context and --batch are 1 or more")
-        text = json.dumps(_event_log(plan, workload, context, batch)) + "\n"
-        if out:
-            Path(out).write_text(text, encoding="utf-8")
-        else:
-            sys.stdout.write(text)
+        _write_json(_told(asked, model, "log", phase, context, batch), out)
+
+
+@app.command()
+def history(
+    phase: PhaseOption,
+    context: ContextOption,
+    batch: BatchOption = 1,
+    emulate: EmulateOption = "",
+    gpu: GpuOption = "",
+    model: ModelOption = DEFAULT_MODEL,
+    out: OutOption = "",
+) -> None:
+    """Write what the caching allocator recorded of a build and one workload: a memory snapshot of torch's, as JSON."""
+    with exits():
+        asked = Asked(gpu=gpu, emulate=emulate or ("" if gpu or card_there() else DEFAULT_CARD))
+        _write_json(_told(asked, model, "history", phase, context, batch), out)
+
+
+def _write_json(value: Any, out: str) -> None:
+    text = json.dumps(value) + "\n"
+    if out:
+        Path(out).write_text(text, encoding="utf-8")
+    else:
+        sys.stdout.write(text)
 
 
 @app.command()
@@ -434,13 +456,19 @@ def profile(
         console.print(f"[{gpu.label}] {done} {to}", soft_wrap=True, markup=False)
 
 
-def _event_log(plan: Plan, like: Workload, context: int, batch: int) -> Any:
-    workload = Workload(configuration=like.configuration, phase=like.phase, context_tokens=context, batch=batch)
-    child = Child.alone(plan.order(workload.configuration), variables=plan.variables)
+def _told(asked: Asked, model: str, what: str, phase: str, context: int, batch: int) -> Any:
+    """What a worker that built the model answers to the command ``what`` for a workload of the default grid."""
+    plan = _plan(read_gpus(CONFIGS / "gpus.toml"), asked, model, DEFAULT_GRID)
+    like = next((w for w in plan.grid.workloads if w.phase == phase), None)
+    if like is None or not context >= 1 or not batch >= 1:
+        raise InputError("--phase is prefill or decode; --context and --batch are 1 or more")
+    workload = dataclasses.replace(like, context_tokens=context, batch=batch)
+    order = plan.order(workload.configuration) | {"recorded": what == "history"}
+    child = Child.alone(order, variables=plan.variables)
     try:
         child.ask({"do": "build"}, BUILD_DEADLINE_S)
-        return child.ask({"do": "log", "workload": encode(workload)}, plan.grid.deadline_s)
+        return child.ask({"do": what, "workload": encode(workload)}, plan.grid.deadline_s)
     except WorkerFailed as failed:
-        raise InputError(f"{describe(workload)} can't be replayed: {failed}") from failed
+        raise InputError(f"{describe(workload)} can't be run: {failed}") from failed
     finally:
         child.close()

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from time import perf_counter
-from typing import cast
+from typing import Any, cast
 
 from harness.devices import LoggedRecording
 from harness.events import EventLog, peak_site
@@ -155,3 +155,12 @@ def event_log(loaded: runtime.Loaded, workload: Workload, filled: bool = True) -
     log = _run(loaded, workload, Progress(), "warm", traced=True, filled=filled).log
     assert log is not None
     return log
+
+
+def history(loaded: runtime.Loaded, workload: Workload) -> dict[str, Any]:
+    """The allocator's history up to the end of one workload; see :meth:`harness.devices.Device.history`."""
+    live = runtime.prepare(loaded, workload)
+    loaded.device.release()
+    runtime.forward(loaded, workload, live)
+    loaded.device.synchronize()
+    return loaded.device.history()

@@ -30,9 +30,12 @@ def nurse(work: Callable[[dict[str, Any], int], None]) -> None:
         order = json.loads(line).get("order")
         if order is None:
             continue
+        nursery = os.getpid()
         pid = os.fork()
         if pid == 0:
             _die_with_parent()
+            if os.getppid() != nursery:
+                os._exit(1)  # it was gone before it could be watched
             work(order, sink)
             # Triton's bindings print pages about leaks when an interpreter that used them is taken down.
             os._exit(0)

@@ -1,6 +1,7 @@
 """Where a program is: the module that runs, and the line of source."""
 
 import sys
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -55,6 +56,11 @@ def source_line() -> str:
             return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
+
+
+def shown_frames(frames: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Recorded frames, innermost first, without torch's and ours; files as "package/file.py"."""
+    return [frame | {"filename": name} for frame in frames if (name := _shown(frame["filename"]))]
 
 
 @cache
