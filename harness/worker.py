@@ -152,8 +152,9 @@ CAREFUL = "--careful"
 
 def main() -> None:
     """Forks a worker for each order that it is given; see :mod:`harness.nursery`."""
-    runtime.import_ahead(for_fla=CAREFUL not in sys.argv)
-    if not runtime.can_fork():
+    careful = CAREFUL in sys.argv
+    runtime.import_ahead(for_fla=not careful)
+    if not careful and not runtime.can_fork():
         os.execv(sys.executable, [*sys.orig_argv, CAREFUL])  # once more, with less imported
     nurse(_work)
 
