@@ -98,9 +98,9 @@ class Child:
         self._process, self._log = self._nursery.process, self._nursery.log
         self._log.seek(0)
         self._log.truncate()
-        self._unread = b""
+        self._unread = bytearray()
         self._ended = False
-        self._send(encode(order))
+        self._send({"order": encode(order)})
         self.pid = self._started()
 
     @classmethod
@@ -118,7 +118,10 @@ class Child:
     def _started(self) -> int:
         """The worker's number; 0 if there is none, which the next command notices."""
         try:
-            return int(json.loads(self._line(START_DEADLINE_S)).get("started", 0))
+            while True:
+                reply = self._reply(START_DEADLINE_S)
+                if "started" in reply:  # else the end of the one before
+                    return int(reply["started"])
         except WorkerFailed:
             return 0
 
@@ -146,17 +149,25 @@ class Child:
                 continue
 
     def close(self) -> None:
-        """Ends the process, whatever it is doing; a shared nursery is then ready for the next order."""
-        if self._alone:
+        """Ends the process, whatever it is doing; a shared nursery is then ready for the next order, or ended, too."""
+        if self._alone or not self.pid:
             self._nursery.close()
             return
-        if self.pid and not self._ended:
-            _kill(self.pid)
-        while self.pid and not self._ended:
-            try:
-                self._ended = b'"ended"' in self._line(START_DEADLINE_S)
-            except WorkerFailed:  # the nursery is gone, too
-                self._ended = True
+        if not self._ended:
+            self._kill()
+        try:
+            while not self._ended:
+                self._ended = "ended" in self._reply(START_DEADLINE_S)
+        except WorkerFailed:
+            self._nursery.close()
+
+    def _kill(self) -> None:
+        """Kills the worker, unless it has ended and its number is another process's now."""
+        try:
+            if os.getpgid(self.pid) == self._process.pid:
+                os.kill(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it has ended by itself; the nursery says so
 
     def _send(self, value: Any) -> None:
         assert self._process.stdin is not None
@@ -173,16 +184,20 @@ class Child:
         end = monotonic() + deadline_s
         with selectors.DefaultSelector() as selector:
             selector.register(descriptor, selectors.EVENT_READ)
-            while b"\n" not in self._unread:
+            looked = 0
+            while (newline := self._unread.find(b"\n", looked)) <= 0:
+                if newline == 0:  # an empty line
+                    del self._unread[0]
+                    continue
+                looked = len(self._unread)
                 if not selector.select(max(0.0, end - monotonic())):
                     raise WorkerFailed(Failure(reason="hang", message=f"no answer within {max(deadline_s, 0):.0f} s"))
                 chunk = os.read(descriptor, 1 << 20)
                 if not chunk:
                     raise WorkerFailed(Failure(reason="crash", message=self._last_words(self._process.wait())))
                 self._unread += chunk
-                self._unread = self._unread.lstrip(b"\n")
-        line, _, self._unread = self._unread.partition(b"\n")
-        self._unread = self._unread.lstrip(b"\n")
+        line = bytes(self._unread[:newline])
+        del self._unread[: newline + 1]
         return line
 
     def _last_words(self, code: int) -> str:
@@ -191,13 +206,6 @@ class Child:
         lines = [line.strip() for line in self._log.read().splitlines() if line.strip() and "leaked" not in line]
         said = " | ".join(lines[-LAST_LINES:])
         return f"the worker {how}" + (f": {said}" if said else "")
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # it has ended by itself; the nursery says so
 
 
 def _close(stream: Any) -> None:

@@ -22,7 +22,7 @@ from harness.inputs import InputError, WrongEnvironment
 from harness.machine import allocator_settings, card_there, first_card, software_installed
 from harness.models import checkpoint_of, model_file, sha256_of
 from harness.profile import section_text, store, take
-from harness.records import DeviceKind, Environment, ModelClass, RecordError, Workload, encode, read
+from harness.records import DeviceKind, Environment, ModelClass, RecordError, encode, read
 from harness.replay import Replays, serve
 from harness.results import ResultsWriter, open_results, results_path
 from harness.runner import (
@@ -99,7 +99,7 @@ def measure(
         gpus = read_gpus(CONFIGS / "gpus.toml")
         plan = _plan(gpus, Asked(gpu=gpu, emulate=emulate, fake=fake, compiled=compile_kernels), model, grid)
         plan = dataclasses.replace(plan, weights=_weights(weights, plan), budget_s=_seconds(budget))
-        path, summary = _on_file(plan, results) or _measured(plan, gpus, gpu, results)
+        path, summary = _on_file(plan, gpus, gpu, results) or _measured(plan, gpus, gpu, results)
         console.print(measurements_tables(read(path)))
         if path_to:
             Path(path_to).write_text(f"{path}\n{plan.config_file}\n", encoding="utf-8")
@@ -181,26 +181,40 @@ def _weights(given: str, plan: Plan) -> Path | None:
     return Path(given)
 
 
-def _on_file(plan: Plan, results: Path) -> tuple[Path, Summary] | None:
-    """The results file of this very campaign if nothing is missing in it; found without importing torch."""
+def _on_file(plan: Plan, gpus: tuple[Gpu, ...], asked: str, results: Path) -> tuple[Path, Summary] | None:
+    """The results file of this very campaign if nothing is missing in it; found without importing torch.
+
+    :class:`WrongEnvironment` if the card that is there, and on file, is not the one that was asked for.
+    """
     fields = _own_fields(plan) | software_installed() | {"device": plan.device}
     fields["allocator_settings"] = allocator_settings() if has_allocator(plan) else ""
     if plan.device == "cuda":
-        card = first_card()
-        if "gpu_uuid" not in card:
+        fields |= first_card()
+        if "gpu_uuid" not in fields:
             return None
-        fields |= card
     else:
-        fields["gpu_label"] = f"{plan.device}-{plan.answer_as.label}"
-    for path in sorted(results.glob(f"*/{plan.grid.name}/{plan.config_file.stem}.{plan.device}.*.jsonl")):
-        environment = read(path).environment
+        card = plan.answer_as
+        fields |= {"gpu_label": _pretended(plan), "gpu_name": card.names[0], "gpu_capability": card.capability}
+    folder = fields.get("gpu_label", "*")
+    for path in sorted(results.glob(f"{folder}/{plan.grid.name}/{plan.config_file.stem}.{plan.device}.*.jsonl")):
+        try:
+            environment = read(path).environment
+        except RecordError:  # not ours, or not whole: whoever writes to it will say so
+            continue
         if any(getattr(environment, name) != value for name, value in fields.items()):
             continue
+        if plan.device == "cuda":
+            _environment(plan, gpus, asked, encode(environment))
         with open_results(path, environment) as writer:
             if summary := complete(plan, writer):
                 _say_where(environment)
                 return path, summary
     return None
+
+
+def _pretended(plan: Plan) -> str:
+    """The label of what a card is only pretended on."""
+    return f"{plan.device}-{plan.answer_as.label}"
 
 
 def _own_fields(plan: Plan) -> dict[str, Any]:
@@ -249,7 +263,7 @@ def _environment(plan: Plan, gpus: tuple[Gpu, ...], asked: str, found: dict[str,
     if plan.device == "cuda":
         label = identified(gpus, asked or None, found["gpu_name"], found["gpu_total_bytes"], found["mig"]).label
     else:
-        label = f"{plan.device}-{plan.answer_as.label}"
+        label = _pretended(plan)
     return environment_of(found, gpu_label=label, **_own_fields(plan))
 
 
@@ -332,29 +346,51 @@ def _conclude(summary: Summary, grid: Grid, path: Path) -> None:
         _leave(EXIT_FAULT, f"{len(summary.failed)} failed, the first: {describe(summary.failed[0])}; see {path}")
 
 
+PhaseOption = Annotated[str, typer.Option(help="prefill or decode")]
+ContextOption = Annotated[int, typer.Option(help="Tokens of the prompt, or already cached.")]
+BatchOption = Annotated[int, typer.Option(help="Sequences.")]
+OutOption = Annotated[str, typer.Option(help="File to write; standard output if not given.")]
+
+
 @app.command()
 def log(
-    phase: Annotated[str, typer.Option(help="prefill or decode")],
-    context: Annotated[int, typer.Option(help="Tokens of the prompt, or already cached.")],
-    batch: Annotated[int, typer.Option(help="Sequences.")] = 1,
+    phase: PhaseOption,
+    context: ContextOption,
+    batch: BatchOption = 1,
     fake: FakeOption = "",
     emulate: EmulateOption = "",
     gpu: GpuOption = "",
     model: ModelOption = DEFAULT_MODEL,
-    out: Annotated[str, typer.Option(help="File to write; standard output if not given.")] = "",
+    out: OutOption = "",
 ) -> None:
     """Write the event log of one workload as JSON: every allocation (harness/events.py says what is in it)."""
     with exits():
         asked = Asked(gpu=gpu, emulate=emulate, fake=fake or ("" if gpu or emulate else DEFAULT_CARD))
-        plan = _plan(read_gpus(CONFIGS / "gpus.toml"), asked, model, DEFAULT_GRID)
-        workload = next((w for w in plan.grid.workloads if w.phase == phase), None)
-        if workload is None or not context >= 1 or not batch >= 1:
-            raise InputError("--phase is prefill or decode; --context and --batch are 1 or more")
-        text = json.dumps(_event_log(plan, workload, context, batch)) + "\n"
-        if out:
-            Path(out).write_text(text, encoding="utf-8")
-        else:
-            sys.stdout.write(text)
+        _write_json(_told(asked, model, "log", phase, context, batch), out)
+
+
+@app.command()
+def history(
+    phase: PhaseOption,
+    context: ContextOption,
+    batch: BatchOption = 1,
+    emulate: EmulateOption = "",
+    gpu: GpuOption = "",
+    model: ModelOption = DEFAULT_MODEL,
+    out: OutOption = "",
+) -> None:
+    """Write what the caching allocator recorded of a build and one workload: a memory snapshot of torch's, as JSON."""
+    with exits():
+        asked = Asked(gpu=gpu, emulate=emulate or ("" if gpu or card_there() else DEFAULT_CARD))
+        _write_json(_told(asked, model, "history", phase, context, batch), out)
+
+
+def _write_json(value: Any, out: str) -> None:
+    text = json.dumps(value) + "\n"
+    if out:
+        Path(out).write_text(text, encoding="utf-8")
+    else:
+        sys.stdout.write(text)
 
 
 @app.command()
@@ -392,10 +428,15 @@ def emulate(
             emulation = emulation_of(tuple(profile_of(gpu) for gpu in cards), compile_kernels)
         except NoEmulation as missing:
             raise WrongEnvironment(str(missing)) from missing
+        if report and not Path(report).resolve().parent.is_dir():
+            raise InputError(f"--report {report}: there is no such folder")
         ran = run(command, emulation.variables)
+        print_ran(ran, Console(stderr=True))
         if report:
-            Path(report).write_text(json.dumps(dataclasses.asdict(ran), indent=2) + "\n", encoding="utf-8")
-    print_ran(ran, tuple(gpu.label for gpu in cards), Console(stderr=True))
+            try:
+                Path(report).write_text(json.dumps(dataclasses.asdict(ran), indent=2) + "\n", encoding="utf-8")
+            except OSError as error:
+                raise InputError(f"--report {report}: {error.strerror}") from error
     raise SystemExit(ran.exit_code)
 
 
@@ -415,13 +456,19 @@ def profile(
         console.print(f"[{gpu.label}] {done} {to}", soft_wrap=True, markup=False)
 
 
-def _event_log(plan: Plan, like: Workload, context: int, batch: int) -> Any:
-    workload = Workload(configuration=like.configuration, phase=like.phase, context_tokens=context, batch=batch)
-    child = Child.alone(plan.order(workload.configuration), variables=plan.variables)
+def _told(asked: Asked, model: str, what: str, phase: str, context: int, batch: int) -> Any:
+    """What a worker that built the model answers to the command ``what`` for a workload of the default grid."""
+    plan = _plan(read_gpus(CONFIGS / "gpus.toml"), asked, model, DEFAULT_GRID)
+    like = next((w for w in plan.grid.workloads if w.phase == phase), None)
+    if like is None or not context >= 1 or not batch >= 1:
+        raise InputError("--phase is prefill or decode; --context and --batch are 1 or more")
+    workload = dataclasses.replace(like, context_tokens=context, batch=batch)
+    order = plan.order(workload.configuration) | {"recorded": what == "history"}
+    child = Child.alone(order, variables=plan.variables)
     try:
         child.ask({"do": "build"}, BUILD_DEADLINE_S)
-        return child.ask({"do": "log", "workload": encode(workload)}, plan.grid.deadline_s)
+        return child.ask({"do": what, "workload": encode(workload)}, plan.grid.deadline_s)
     except WorkerFailed as failed:
-        raise InputError(f"{describe(workload)} can't be replayed: {failed}") from failed
+        raise InputError(f"{describe(workload)} can't be run: {failed}") from failed
     finally:
         child.close()

@@ -28,10 +28,14 @@ MOST_LINES = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardPeaks:
-    """The high-water marks of one process on one card, in bytes; out_of_memory: how often it was refused memory."""
+    """The high-water marks of one process on one card, in bytes.
+
+    card: its number in that process; name: as CUDA prints it. out_of_memory: how often it was refused memory.
+    """
 
     process: int
     card: int
+    name: str
     requested_bytes: int
     allocated_bytes: int
     reserved_bytes: int
@@ -40,9 +44,13 @@ class CardPeaks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
-    """A program that ended. exit_code: its own, or 128 and the signal that ended it, as shells say it."""
+    """A program that ended. exit_code: its own, or 128 and the signal that ended it, as shells say it.
+
+    signal: that signal, or 0.
+    """
 
     exit_code: int
+    signal: int
     peaks: tuple[CardPeaks, ...]
     guessed: tuple[GuessedRead, ...]
 
@@ -51,25 +59,31 @@ def run(command: list[str], variables: Mapping[str, str]) -> Ran:
     """Runs a command in an environment with emulated cards; :class:`InputError` if there is no such program."""
     program = _program(command[0])
     with tempfile.TemporaryDirectory(prefix="vram-ledger-") as folder:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to answer
-        try:
-            done = subprocess.run(
-                [program, *command[1:]],
-                env=os.environ | variables | {REPORT: folder},
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-                check=False,
-            )
-        except OSError as error:
-            raise InputError(f"{command[0]} can't be run: {error.strerror}") from error
-        finally:
-            signal.signal(signal.SIGINT, before)
+        code = _ran([program, *command[1:]], os.environ | variables | {REPORT: folder})
         told = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(folder).glob("*.json"))]
-    code = done.returncode
     return Ran(
         exit_code=128 - code if code < 0 else code,
+        signal=max(0, -code),
         peaks=tuple(CardPeaks(**peak) for process in told for peak in process["peaks"]),
         guessed=_together([GuessedRead(**read) for process in told for read in process["guessed"]]),
     )
+
+
+def _ran(command: list[str], environment: Mapping[str, str]) -> int:
+    """The exit code. Ctrl-C is the program's to answer, since it gets it, too; a request to end is handed on."""
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = subprocess.Popen(
+            command, env=environment, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+        )
+        signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+        return process.wait()
+    except OSError as error:
+        raise InputError(f"{command[0]} can't be run: {error.strerror}") from error
+    finally:
+        for number, before in signals.items():
+            signal.signal(number, before)
 
 
 def _program(name: str) -> str:
@@ -92,11 +106,11 @@ def _together(reads: list[GuessedRead]) -> tuple[GuessedRead, ...]:
     return tuple(GuessedRead(source=source, bytes=size, count=count) for source, (size, count) in ordered)
 
 
-def print_ran(ran: Ran, cards: tuple[str, ...], console: Console) -> None:
+def print_ran(ran: Ran, console: Console) -> None:
     """What the program took, as people read it."""
     console.print("\nEMULATED, not measured on a card: real PyTorch and its allocator, no kernels.", style="bold cyan")
     if ran.peaks:
-        console.print(_table(ran, cards))
+        console.print(_table(ran))
     else:
         ended = (
             f"it was ended by signal {ran.exit_code - 128}" if ran.exit_code > 128 else "none used PyTorch on a card"
@@ -114,17 +128,16 @@ def print_ran(ran: Ran, cards: tuple[str, ...], console: Console) -> None:
             console.print(f"  and {more} more lines")
 
 
-def _table(ran: Ran, cards: tuple[str, ...]) -> Table:
+def _table(ran: Ran) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="peaks, bytes", title_justify="left")
     several = len({peak.process for peak in ran.peaks}) > 1
     table.add_column("card", no_wrap=True)
     for name in (*(["process"] if several else []), "requested", "allocated", "reserved", "no memory"):
         table.add_column(name, justify="right", no_wrap=True)
     for peak in ran.peaks:
-        label = cards[peak.card] if peak.card < len(cards) else "?"
         counts = (peak.requested_bytes, peak.allocated_bytes, peak.reserved_bytes)
         table.add_row(
-            f"{peak.card} {label}",
+            f"{peak.card} {peak.name.removeprefix('NVIDIA ')}",
             *([str(peak.process)] if several else []),
             *(f"{count:,}" for count in counts),
             f"{peak.out_of_memory} times" if peak.out_of_memory else "-",

@@ -63,6 +63,16 @@ def _version(distribution: str) -> str | None:
 
 
 def allocator_settings() -> str:
-    """The variables that steer the caching allocator, as "NAME=value" joined by spaces; empty if none is set."""
-    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING")
+    """The variables that steer what PyTorch allocates beside what a program asks for.
+
+    As "NAME=value" joined by spaces; empty if none is set.
+    """
+    names = (
+        "PYTORCH_ALLOC_CONF",
+        "PYTORCH_CUDA_ALLOC_CONF",
+        "PYTORCH_NO_CUDA_MEMORY_CACHING",
+        "CUBLAS_WORKSPACE_CONFIG",
+        "CUBLASLT_WORKSPACE_SIZE",
+        "TORCH_CUDNN_SDPA_DEPRIORITIZED",
+    )
     return " ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)

@@ -3,11 +3,11 @@
 import dataclasses
 from dataclasses import dataclass
 from time import perf_counter
-from typing import cast
+from typing import Any, cast
 
 from harness.devices import LoggedRecording
 from harness.events import EventLog, peak_site
-from harness.records import Held, Kernels, Measured, Peak, Vision, Workload
+from harness.records import GuessedRead, Held, Kernels, Measured, Peak, Vision, Workload
 from harness.runtimes import transformers as runtime
 
 PROBE_TOKENS = 128
@@ -15,7 +15,10 @@ PROBE_TOKENS = 128
 
 @dataclass(slots=True)
 class Progress:
-    """How far a measurement has come, for the one who must say where it failed: "cache", "cold" or "warm"."""
+    """How far a measurement has come, for the one who must say where it failed.
+
+    "cache", "cold", "warm" or "traced".
+    """
 
     step: str = "cache"
 
@@ -43,12 +46,12 @@ def measure(loaded: runtime.Loaded, workload: Workload, progress: Progress, kern
     device = loaded.device
     device.guessed(), device.tuned()  # what went before is not this workload's
     cold = _run(loaded, workload, progress, "cold", traced=False) if device.counts_only else None
-    tuned = device.tuned()
+    tuned, guessed = device.tuned(), device.guessed()
     warm = _run(loaded, workload, progress, "warm", traced=cold is None)
     vision = _vision(loaded, workload)
     neighbour_bytes = device.neighbour_bytes()
-    log = warm.log or _run(loaded, workload, progress, "warm", traced=True).log
-    guessed = device.guessed()
+    guessed = _either(guessed, device.guessed())
+    log = warm.log or _run(loaded, workload, progress, "traced", traced=True).log
     assert log is not None
     return Measured(
         weights_bytes=loaded.weights_bytes,
@@ -68,6 +71,12 @@ def measure(loaded: runtime.Loaded, workload: Workload, progress: Progress, kern
         guessed=guessed,
         vision=vision,
     )
+
+
+def _either(cold: tuple[GuessedRead, ...], warm: tuple[GuessedRead, ...]) -> tuple[GuessedRead, ...]:
+    """The reads of the warm run, and those that only the cold one made."""
+    known = {read.source for read in warm}
+    return warm + tuple(read for read in cold if read.source not in known)
 
 
 def _run(
@@ -146,3 +155,12 @@ def event_log(loaded: runtime.Loaded, workload: Workload, filled: bool = True) -
     log = _run(loaded, workload, Progress(), "warm", traced=True, filled=filled).log
     assert log is not None
     return log
+
+
+def history(loaded: runtime.Loaded, workload: Workload) -> dict[str, Any]:
+    """The allocator's history up to the end of one workload; see :meth:`harness.devices.Device.history`."""
+    live = runtime.prepare(loaded, workload)
+    loaded.device.release()
+    runtime.forward(loaded, workload, live)
+    loaded.device.synchronize()
+    return loaded.device.history()

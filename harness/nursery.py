@@ -1,8 +1,9 @@
 """Forks worker processes that have their imports behind them: a fresh one costs a fraction of a second.
 
-A nursery reads an order, a line of JSON, from standard input and forks a worker for it, which goes on with the same
-standard input and output. ``{"started": pid}`` and, once the worker is gone, ``{"ended": status}`` are the nursery's
-own lines. It never touches a card: a process that has can't be forked.
+A nursery reads ``{"order": …}``, a line of JSON, from standard input and forks a worker for it, which goes on with the
+same standard input and output. ``{"started": pid}`` and, once the worker is gone, ``{"ended": status}`` are the
+nursery's own lines. Any other line that reaches it was meant for a worker that is gone, and is dropped. It never
+touches a card: a process that has can't be forked.
 """
 
 import ctypes
@@ -25,11 +26,17 @@ def nurse(work: Callable[[dict[str, Any], int], None]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     sink = os.dup(1)
     os.dup2(2, 1)
-    while order := _line():
+    while line := _line():
+        order = json.loads(line).get("order")
+        if order is None:
+            continue
+        nursery = os.getpid()
         pid = os.fork()
         if pid == 0:
             _die_with_parent()
-            work(json.loads(order), sink)
+            if os.getppid() != nursery:
+                os._exit(1)  # it was gone before it could be watched
+            work(order, sink)
             # Triton's bindings print pages about leaks when an interpreter that used them is taken down.
             os._exit(0)
         _say(sink, {"started": pid})

@@ -322,7 +322,7 @@ class Measured:
     cold: the first call of these shapes in the process; ``None`` on a device with nothing to warm up.
     setup_s: making the inputs and, for a decode, the cache. cold_s, warm_s: the forward pass alone, in seconds.
     tuned: whether Triton tuned a kernel in the cold run, which takes a buffer of its own; ``None`` if not looked at.
-    guessed: what an emulated card had to invent, in any of the runs.
+    guessed: what an emulated card had to invent in the warm run, or in the cold one only.
     vision: ``None`` for a prompt of text.
     """
 
@@ -348,9 +348,9 @@ class Measured:
 class OutOfMemory:
     """A workload that did not fit: a result, not a fault. ``None`` where the allocator did not say.
 
-    during: "build", "cache", "cold" or "warm". asked_bytes: the segment that the driver did not give, which is the
-    request that failed in the allocator's rounding. free_bytes: what the driver had left. requested_bytes: what the
-    program held when it asked.
+    during: "build", "cache", "cold", "warm" or "traced". asked_bytes: the segment that the driver did not give, which
+    is the request that failed in the allocator's rounding. free_bytes: what the driver had left. requested_bytes:
+    what the program held when it asked.
     """
 
     during: str

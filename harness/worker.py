@@ -1,6 +1,7 @@
 """The child process: builds one model and measures workloads as it is told, one JSON line in, one out.
 
-Commands are objects with a field "do": "describe", "silicon", "standard", "build", "kernels", "measure" or "log". Every
+Commands are objects with a field "do": "describe", "silicon", "standard", "build", "kernels", "measure",
+"history" or "log". Every
 answer is an object with the field "answer", or "out_of_memory" or "error" where the command failed; after either the
 parent ends the process, since an exception keeps the tensors of its frames alive. Whatever libraries print goes to
 standard error.
@@ -19,7 +20,7 @@ from harness.devices import Device
 from harness.devices.choose import OutOfMemoryError, device_of
 from harness.events import EventLog, pack
 from harness.gpus import Gpu
-from harness.measure import Progress, event_log, measure, observed_kernels
+from harness.measure import Progress, event_log, history, measure, observed_kernels
 from harness.nursery import nurse
 from harness.records import (
     Configuration,
@@ -35,9 +36,10 @@ from harness.runtimes import transformers as runtime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What a worker is started for. device: "auto" is the card if there is one, else the fake device.
+    """What a worker is started for. device: its kind. answer_as: the card that the fake device answers for.
 
-    ``answer_as``: the card that the fake device answers for. ``weights``: a checkpoint directory, or ``None``.
+    weights: a checkpoint directory, or ``None``. recorded: whether a card's allocator records its history from the
+    beginning.
     """
 
     device: str
@@ -45,6 +47,7 @@ class Order:
     configuration: Configuration
     config_file: str
     weights: str | None
+    recorded: bool = False
 
 
 class Worker:
@@ -56,7 +59,7 @@ class Worker:
         self._kernels: dict[tuple[Configuration, str], Kernels] = {}
         self.progress = Progress("build")
         runtime.choose_kernels(order.configuration)
-        self.device: Device = device_of(order.device, order.answer_as)
+        self.device: Device = device_of(order.device, order.answer_as, order.recorded)
 
     def answer(self, command: dict[str, Any]) -> Any:
         """Carries out one command; the exceptions of torch are the caller's."""
@@ -81,6 +84,9 @@ class Worker:
                 return self._measure(decode(Workload, command["workload"]))
             case "kernels":
                 return encode(self._observed(decode(Workload, command["workload"])))
+            case "history":
+                workload = decode(Workload, command["workload"])
+                return history(self._built(), workload)
             case "log":
                 log = self._log(decode(Workload, command["workload"]), command.get("filled", True))
                 return pack(log) if command.get("packed") else encode(log)

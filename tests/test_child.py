@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
-from time import monotonic
+from time import monotonic, sleep
 
 import pytest
 
@@ -88,6 +88,16 @@ def test_nursery_that_died_is_started_anew(stub: Stub) -> None:
     child = stub("hang")
     os.kill(os.getpgid(child.pid), signal.SIGKILL)
     assert "crash" == failure(child, 60).reason
+    again = stub("echo")
+    assert 5 == again.ask({"do": "measure"}, 60)
+    again.close()
+
+
+def test_command_to_a_worker_that_died_idle_is_not_the_next_one_s_order(stub: Stub) -> None:
+    idle = stub("echo")
+    os.kill(idle.pid, signal.SIGKILL)
+    sleep(0.2)
+    assert "crash" == failure(idle, 60).reason
     again = stub("echo")
     assert 5 == again.ask({"do": "measure"}, 60)
     again.close()

@@ -129,6 +129,12 @@ part[3:5].copy_(torch.tensor([1.0, 2.0]))
 print(part[3:5].tolist())
 part.mul_(2)
 print(part[3:5].tolist())
+rows = torch.empty(8, 128, device="cuda")
+rows.copy_(torch.ones(8, 128))
+rows[1].copy_(torch.full((128,), 2.0))
+print(rows[1, 0].item())
+rows.mul_(100)
+print(rows[1, 0].item())
 on_card.add_(1)
 print(on_card.tolist())
 print((torch.ones(2, 2, device="cuda") @ torch.ones(2, 2, device="cuda")).sum().item())
@@ -140,9 +146,10 @@ def test_copied_values_come_back_and_computed_ones_are_told(tmp_path: Path) -> N
     program.write_text(f"import torch\n{TRUTHS}", encoding="utf-8")
     ran = emulated("python", str(program))
     assert 0 == ran.returncode, ran.stderr
-    assert ["[3, 5, 7]", "5", "[3, 5, 7]", "[1.0, 2.0]", "[0.0, 0.0]", "[0, 0, 0]", "0.0"] == ran.stdout.splitlines()
+    true = ["[3, 5, 7]", "5", "[3, 5, 7]", "[1.0, 2.0]"]
+    assert [*true, "[0.0, 0.0]", "2.0", "0.0", "[0, 0, 0]", "0.0"] == ran.stdout.splitlines()
     told = [line.split()[0] for line in ran.stderr.splitlines() if "truths.py:" in line]
-    assert ["truths.py:13", "truths.py:15", "truths.py:16"] == sorted(told)
+    assert ["truths.py:13", "truths.py:19", "truths.py:21", "truths.py:22"] == sorted(told)
 
 
 def test_exit_code_and_output_are_the_program_s(tmp_path: Path) -> None:
@@ -155,11 +162,38 @@ def test_peaks_outlive_the_program_s_own_reset() -> None:
     assert "1,073,741,824" in ran.stderr
 
 
+def test_torch_that_was_looked_for_before_it_is_imported_tells_its_peaks_too() -> None:
+    look = "import importlib.util; importlib.util.find_spec('torch')"
+    reset = "torch.ones(2**28, device='cuda'); torch.accelerator.reset_peak_memory_stats()"
+    ran = emulated("python", "-c", f"{look}\nimport torch\n{reset}")
+    assert "1,073,741,824" in ran.stderr
+
+
+def test_visible_devices_are_the_program_s_to_choose() -> None:
+    choose = "import os; os.environ['CUDA_VISIBLE_DEVICES'] = '1'"
+    ran = emulated("python", "-c", f"{choose}\nimport torch; torch.ones(5, device='cuda')", card="l4,rtx-4090")
+    assert "0 GeForce RTX 4090" in ran.stderr
+
+
+def test_report_goes_to_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    program = "import torch; torch.ones(5, device='cuda'); raise SystemExit(255)"
+    ran = harness("emulate", "--card", "l4", "--report", str(file), "--", "python", "-c", program)
+    told = json.loads(file.read_text(encoding="utf-8"))
+    assert (255, 255, 0) == (ran.returncode, told["exit_code"], told["signal"])
+    assert [20, 512, 2 * 2**20] == [told["peaks"][0][f"{c}_bytes"] for c in ("requested", "allocated", "reserved")]
+
+
+def test_report_without_a_folder_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    ran = harness("emulate", "--report", str(tmp_path / "no" / "r.json"), "--", "python", "-c", "print('ran')")
+    assert (2, "") == (ran.returncode, ran.stdout)
+
+
 def test_each_card_has_its_own_memory() -> None:
     ran = python("torch.ones(2**20, device='cuda:1'); print(torch.cuda.get_device_name(1))", card="rtx-4090,l4")
     assert "NVIDIA L4\n" == ran.stdout
-    assert "1 l4" in ran.stderr
-    assert "0 rtx-4090" not in ran.stderr
+    assert "1 L4" in ran.stderr
+    assert "0 GeForce RTX 4090" not in ran.stderr
 
 
 def test_program_that_does_not_fit_gets_pytorch_s_own_error() -> None:
@@ -257,6 +291,11 @@ def test_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
     assert "needs a C compiler, and cc or gcc or clang is not there (install gcc)" in refused(monkeypatch, without)
     assert [] == list(tmp_path.rglob("*.so*"))
+
+
+def test_cache_that_the_loader_can_t_name_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    place = tmp_path / "a b"
+    assert "spaces or colons" in refused(monkeypatch, lambda patch: patch.setenv("XDG_CACHE_HOME", str(place)))
 
 
 def test_source_that_does_not_compile_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

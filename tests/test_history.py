@@ -1,5 +1,9 @@
-"""Recorded memory histories, made by hand, against the caching allocator's rules."""
+"""Recorded memory histories, made by hand and by the real allocator, against the caching allocator's rules."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +11,7 @@ import pytest
 from analysis.allocation.history import Agreement, Divergence, compare, read_history
 from analysis.allocation.rules import AllocatorError
 from tests.allocated import EMPTY, MIB, alloc, free, usage
+from tests.conftest import NANO, ROOT
 
 
 def entry(action: str, address: int, size: int, **more: int) -> dict[str, Any]:
@@ -122,3 +127,15 @@ def test_equal_free_blocks_are_told_apart_by_the_recorded_addresses() -> None:
 def test_a_recording_that_can_not_be_followed_is_refused(entries: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(AllocatorError, match=message):
         read_history(entries)
+
+
+@pytest.mark.parametrize("gpu", ["a100-80gb", "h100"])
+def test_rules_give_every_address_of_the_real_allocator(tmp_path: Path, gpu: str) -> None:
+    file = tmp_path / "history.json"
+    command = ["history", "--emulate", gpu, "--model", NANO, "--phase", "prefill", "--context", "1000", "--batch", "2"]
+    subprocess.run([sys.executable, "-m", "harness", *command, "--out", str(file)], cwd=ROOT, check=True)
+    (trace,) = json.loads(file.read_text(encoding="utf-8"))["device_traces"]
+    agreement = compare(read_history(trace))
+    assert isinstance(agreement, Agreement), agreement
+    assert agreement.events > 5000
+    assert any(frame["filename"].endswith("modeling_qwen3_5.py") for entry in trace for frame in entry["frames"])

@@ -70,6 +70,9 @@ class Device(Protocol):
     def neighbour_bytes(self) -> int | None:
         """Device memory that other processes use; ``None`` where that can't be told."""
 
+    def history(self) -> dict[str, Any]:
+        """What the allocator recorded, as ``torch.cuda.memory._snapshot`` tells it: address, size, stream, frames."""
+
     def tuned(self) -> bool | None:
         """Whether a kernel was tuned since the last call; ``None`` where there are no kernels."""
 

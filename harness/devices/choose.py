@@ -8,10 +8,10 @@ from harness.gpus import Gpu
 OutOfMemoryError = torch.OutOfMemoryError
 
 
-def device_of(kind: str, answer_as: Gpu) -> Device:
+def device_of(kind: str, answer_as: Gpu, recorded: bool = False) -> Device:
     """The device of a kind: "cuda", "emulated" (in a process that was given such cards), "fake" or "cpu".
 
-    ``answer_as``: the card that the fake device answers for.
+    ``answer_as``: the card that the fake device answers for. ``recorded``: a card's allocator records its history.
     """
     if kind == "cpu":
         from harness.devices.cpu import CpuDevice
@@ -20,7 +20,7 @@ def device_of(kind: str, answer_as: Gpu) -> Device:
     if kind in ("cuda", "emulated"):
         from harness.devices.cuda import CudaDevice
 
-        return CudaDevice(kind)
+        return CudaDevice(kind, recorded)
     from harness.devices.fake import FakeDevice
 
     return FakeDevice(answer_as)

@@ -69,6 +69,10 @@ class CpuDevice:
         """Not a card."""
         return None
 
+    def history(self) -> dict[str, Any]:
+        """Never asked for: there is no allocator."""
+        raise NotImplementedError("there is no caching allocator on this device; take a card, or an emulated one")
+
     def tuned(self) -> bool | None:
         """Nothing is tuned."""
         return None

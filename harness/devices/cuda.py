@@ -14,7 +14,8 @@ from typing import Any
 import pynvml
 import torch
 
-from harness.devices.traced import Trace
+from harness.devices.traced import MOST_ENTRIES, Trace
+from harness.devices.watching import shown_frames
 from harness.events import EventLog
 from harness.machine import allocator_settings
 from harness.records import AllocatorProbe, GuessedRead, Peak
@@ -24,13 +25,18 @@ PROBE_SIZES = (511, MIB, MIB + 1, 10 * MIB, 11 * MIB)
 
 
 class CudaDevice:
-    """See :class:`harness.devices.Device`. kind: "cuda", or "emulated" if the process has only pretended cards."""
+    """See :class:`harness.devices.Device`. kind: "cuda", or "emulated" if the process has only pretended cards.
+
+    recorded: the allocator records its history from the first request on, see :meth:`history`.
+    """
 
     name = "cuda:0"
     counts_only = True
 
-    def __init__(self, kind: str = "cuda") -> None:
+    def __init__(self, kind: str = "cuda", recorded: bool = False) -> None:
         torch.cuda.init()
+        if recorded:
+            torch.cuda.memory._record_memory_history(stacks="python", max_entries=MOST_ENTRIES)
         self.kind = kind
         self._properties = torch.cuda.get_device_properties(0)
         self._nvml = _nvml_handle(str(self._properties.uuid))
@@ -176,6 +182,16 @@ class CudaDevice:
     def last_failure(self) -> tuple[int | None, int | None, int | None]:
         """See :class:`harness.devices.Device`; from the allocator's own observer, so exact."""
         return self._failed_request or (None, None, None)
+
+    def history(self) -> dict[str, Any]:
+        """See :class:`harness.devices.Device`."""
+        snapshot = torch.cuda.memory._snapshot()
+        entries = [entry | {"frames": shown_frames(entry["frames"])} for entry in snapshot["device_traces"][0]]
+        segments = [
+            segment | {"blocks": [block | {"frames": shown_frames(block["frames"])} for block in segment["blocks"]]}
+            for segment in snapshot["segments"]
+        ]
+        return {"segments": segments, "device_traces": [entries]}
 
     def tuned(self) -> bool:
         """See :class:`harness.devices.Device`."""

@@ -5,6 +5,7 @@ itself, which no Python program sees. Before each op a number is left with the a
 entries (``torch.cuda.memory._set_memory_metadata``); the number tells op, module and source line.
 """
 
+from functools import lru_cache
 from typing import Any, Self
 
 import torch
@@ -77,12 +78,17 @@ class Trace(TorchDispatchMode):
         births: list[dict[str, Any]] = [*self._residents]
         deaths: dict[int, int] = {}
         at: dict[int, int] = {}
+        last: dict[int, int] = {}  # of several requests that one op got one address for, the last is the output's
+        numbers: dict[int, int] = {}
         events = len(births)
         starts: list[int] = []
         for entry in entries:
             address, number = entry["addr"], int(entry["user_metadata"] or 0)
             if entry["action"] == "alloc":
-                at[address] = len(births)
+                if (earlier := last.get(address)) is not None and numbers[earlier] == number:
+                    births[earlier] = self._birth(births[earlier]["born"], None, births[earlier]["bytes"], number)
+                last[address] = at[address] = len(births)
+                numbers[len(births)] = number
                 births.append(self._birth(events, address, entry["size"], number))
             elif address in at:
                 deaths[at.pop(address)] = events
@@ -96,10 +102,11 @@ class Trace(TorchDispatchMode):
             marks={name: len(self._residents) + sum(s < number for s in starts) for name, number in self._marks},
         )
 
-    def _birth(self, event: int, address: int, size: int, number: int) -> dict[str, Any]:
+    def _birth(self, event: int, address: int | None, size: int, number: int) -> dict[str, Any]:
         op, module, source, outputs = self._ops[number]
-        shape, dtype = outputs.get(address, ((size,), "uint8"))
-        name = op if address in outputs or not op else INSIDE + op
+        put_out = None if address is None else outputs.get(address)
+        shape, dtype = put_out or ((size,), "uint8")
+        name = op if put_out or not op else INSIDE + op
         return {
             "born": event,
             "bytes": size,
@@ -113,28 +120,25 @@ class Trace(TorchDispatchMode):
 
 def _residents(model: torch.nn.Module, base_bytes: int) -> list[dict[str, Any]]:
     """Births of the model's storages, each once, and of whatever else the allocator had given out."""
+    births = list(_of_model(model))
+    if rest := base_bytes - sum(birth["bytes"] for birth in births):
+        births.append(_standing(len(births), rest, (rest,), "uint8", "workspace", ""))
+    return births
+
+
+@lru_cache(maxsize=1)
+def _of_model(model: torch.nn.Module) -> tuple[dict[str, Any], ...]:
     births: list[dict[str, Any]] = []
     seen: set[int] = set()
-
-    def add(size: int, shape: tuple[int, ...], dtype: str, op: str, module: str) -> None:
-        births.append(
-            {
-                "born": len(births),
-                "bytes": size,
-                "shape": shape,
-                "dtype": dtype,
-                "op": op,
-                "module": module,
-                "source": "",
-            }
-        )
-
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         storage = tensor.untyped_storage()
         if storage._cdata not in seen and storage.nbytes() and tensor.is_cuda:
             seen.add(storage._cdata)
-            add(storage.nbytes(), tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), "resident", name)
-    rest = base_bytes - sum(birth["bytes"] for birth in births)
-    if rest:
-        add(rest, (rest,), "uint8", "workspace", "")
-    return births
+            shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+            births.append(_standing(len(births), storage.nbytes(), shape, dtype, "resident", name))
+    return tuple(births)
+
+
+def _standing(event: int, size: int, shape: tuple[int, ...], dtype: str, op: str, module: str) -> dict[str, Any]:
+    told = {"born": event, "bytes": size, "shape": shape, "dtype": dtype}
+    return told | {"op": op, "module": module, "source": ""}

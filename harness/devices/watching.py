@@ -1,6 +1,8 @@
 """Where a program is: the module that runs, and the line of source."""
 
 import sys
+from collections.abc import Iterable
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +16,7 @@ class Modules:
     """Follows the forward calls of a model's modules, as long as it is entered."""
 
     def __init__(self, model: torch.nn.Module) -> None:
-        self._names = {id(module): name for name, module in model.named_modules()}
+        self._names = _names_of(model)
         self._path: list[str] = []
         self._hooks: list[Any] = []
 
@@ -50,15 +52,28 @@ def source_line() -> str:
     """The innermost line outside torch and this folder, as "package/file.py:line"."""
     frame = sys._getframe(2)
     while frame.f_back is not None:
-        name = frame.f_code.co_filename
-        if not name.startswith(_OWN_FOLDERS) and not name.startswith("<"):
-            return f"{_short(name)}:{frame.f_lineno}"
+        if name := _shown(frame.f_code.co_filename):
+            return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
 
 
-def _short(filename: str) -> str:
+def shown_frames(frames: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Recorded frames, innermost first, without torch's and ours; files as "package/file.py"."""
+    return [frame | {"filename": name} for frame in frames if (name := _shown(frame["filename"]))]
+
+
+@cache
+def _shown(filename: str) -> str:
+    """The file as "package/file.py"; empty for torch's and ours."""
+    if filename.startswith(_OWN_FOLDERS) or filename.startswith("<"):
+        return ""
     for root in _PACKAGE_ROOTS:
         if filename.startswith(root + "/"):
             return filename[len(root) + 1 :]
     return filename.rsplit("/", 1)[-1]
+
+
+@lru_cache(maxsize=1)
+def _names_of(model: torch.nn.Module) -> dict[int, str]:
+    return {id(module): name for name, module in model.named_modules()}

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -67,9 +68,19 @@ class Built:
 
 
 def cache_folder() -> Path:
-    """Where built stubs are kept: ``vram-ledger/emulation`` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "vram-ledger" / "emulation"
+    """Where built stubs are kept: ``vram-ledger/emulation`` in the user's cache folder.
+
+    :class:`NoEmulation` if the loader can't take its path, in whose lists spaces and colons separate.
+    """
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        base = Path(given) if given else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise NoEmulation("there is no home folder to keep the stubs in; set XDG_CACHE_HOME") from error
+    folder = base.resolve() / "vram-ledger" / "emulation"
+    if re.search(r"[\s:]", str(folder)):
+        raise NoEmulation(f"the stubs can't be kept in {folder}, for its spaces or colons; set XDG_CACHE_HOME")
+    return folder
 
 
 def source_digest() -> str:
@@ -98,38 +109,46 @@ def _versions(wheel: Wheel) -> list[str]:
 def _build(wheel: Wheel, folder: Path) -> None:
     """Builds into a folder beside the final one and renames it, so that a second process never sees half of it."""
     compiler = _compiler()
+    work = folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise NoEmulation(
-            f"the stubs of the emulated card can't be kept: {error.filename}: {error.strerror}"
-        ) from error
-    try:
-        _compile(
-            [compiler, *_SHARED_FLAGS, f"-Wl,-soname,{SHARED}", "-o", work / SHARED, STUBS / "card.c", "-lpthread"]
-        )
+        shared = (*compiler, *_SHARED_FLAGS, f"-Wl,-soname,{SHARED}")
+        _compile([*shared, "-o", work / SHARED, STUBS / "card.c", "-lpthread"])
         for stub in LIBRARIES:
             _library(compiler, wheel, stub, work)
         (work / "wheel.json").write_text(json.dumps({"architectures": _architectures()}), encoding="utf-8")
-        try:
-            work.rename(folder)
-        except OSError:
-            if not folder.exists():  # else another process was first, and its result is the same
-                raise
+        _put(work, folder)
+    except OSError as error:
+        where = error.filename or folder.parent
+        raise NoEmulation(f"the stubs of the emulated card can't be kept: {where}: {error.strerror}") from error
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        if work != folder:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _put(work: Path, folder: Path) -> None:
+    if folder.exists() and not (folder / "wheel.json").exists():
+        shutil.rmtree(folder)  # somebody deleted a part of it
+    try:
+        work.rename(folder)
+    except OSError:
+        if not folder.exists():  # else another process was first, and its result is the same
+            raise
 
 
 _SHARED_FLAGS = ("-O2", "-fPIC", "-shared", "-w")
 
 
-def _compiler() -> str:
-    wanted = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
-    for name in wanted:
-        if path := shutil.which(name):
-            return path
-    raise NoEmulation(f"an emulated card needs a C compiler, and {' or '.join(wanted)} is not there (install gcc)")
+def _compiler() -> tuple[str, ...]:
+    """The compiler's command: CC's, such as "ccache gcc", or the first that is there."""
+    given = shlex.split(os.environ.get("CC", ""))
+    wanted = [given] if given else [["cc"], ["gcc"], ["clang"]]
+    for command in wanted:
+        if shutil.which(command[0]):
+            return tuple(command)
+    names = " or ".join(command[0] for command in wanted)
+    raise NoEmulation(f"an emulated card needs a C compiler, and {names} is not there (install gcc)")
 
 
 def _compile(command: Iterable[object]) -> None:
@@ -139,7 +158,7 @@ def _compile(command: Iterable[object]) -> None:
         raise NoEmulation(f"the stubs of the emulated card do not compile: {first}")
 
 
-def _library(compiler: str, wheel: Wheel, stub: Stub, work: Path) -> None:
+def _library(compiler: tuple[str, ...], wheel: Wheel, stub: Stub, work: Path) -> None:
     """One stub library: the source's bodies, and an abort for every other name of the real one."""
     includes = [
         STUBS / "include",
@@ -149,7 +168,7 @@ def _library(compiler: str, wheel: Wheel, stub: Stub, work: Path) -> None:
     ]
     flags = [f"-DEMULATED_CUDART_VERSION={int(float(wheel.cuda) * 10) * 100}", *(f"-I{path}" for path in includes)]
     body = work / f"{stub.source}.o"
-    _compile([compiler, "-O2", "-fPIC", "-w", *flags, "-c", STUBS / stub.source, "-o", body])
+    _compile([*compiler, "-O2", "-fPIC", "-w", *flags, "-c", STUBS / stub.source, "-o", body])
     rest = work / f"rest-{stub.source}"
     rest.write_text(_rest(stub, _names(wheel, stub) - set(_defined(body))), encoding="utf-8")
     version: list[object] = []
@@ -159,7 +178,7 @@ def _library(compiler: str, wheel: Wheel, stub: Stub, work: Path) -> None:
         version = [f"-Wl,--version-script={script}"]
     _compile(
         [
-            *(compiler, *_SHARED_FLAGS, f"-Wl,-soname,{stub.soname}", "-Wl,-rpath,$ORIGIN", *version),
+            *(*compiler, *_SHARED_FLAGS, f"-Wl,-soname,{stub.soname}", "-Wl,-rpath,$ORIGIN", *version),
             *("-o", work / stub.soname, body, rest, f"-I{STUBS}", work / SHARED, "-ldl", "-lpthread"),
         ]
     )

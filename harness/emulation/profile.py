@@ -61,6 +61,7 @@ def emulation_of(cards: tuple[Profile, ...], compiled: bool = False) -> Emulatio
         "LD_PRELOAD": _joined(stubs.preload, os.environ.get("LD_PRELOAD")),
         "PYTHONPATH": _joined(str(INSIDE), os.environ.get("PYTHONPATH")),
         "TRITON_LIBCUDA_PATH": str(stubs.folder),
+        "CUDA_VISIBLE_DEVICES": ",".join(str(index) for index in range(len(cards))),  # the outer one is of other cards
         "EMULATED_CARDS": "\n".join(_line(card, stubs) for card in cards),
         "EMULATED_LIBRARY": str(stubs.folder / SHARED),
         "EMULATED_COMPILE": "1" if compiled else "0",

@@ -18,7 +18,8 @@ from typing import Any
 
 REPORT = "EMULATED_REPORT"
 _TOLD = ctypes.CFUNCTYPE(None, ctypes.c_size_t)
-_FOREIGN = ("torch", "triton", "harness/emulation", "harness/devices")
+_ASKED = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_size_t)
+_FOREIGN = ("torch/", "triton/", "harness/emulation/", "harness/devices/")
 
 _guessed: dict[str, list[int]] = {}
 _keep_alive: list[Any] = []
@@ -30,6 +31,9 @@ def begin() -> None:
     told = _TOLD(_note_guess)
     _keep_alive.extend((library, told))
     library.emulated_on_guess(told)
+    asked = _ASKED(_block_start)
+    _keep_alive.append(asked)
+    library.emulated_ask_block(asked)
     library.emulated_handed.argtypes = [ctypes.c_void_p]
     if os.environ.get("EMULATED_COMPILE") != "1":
         _on_import("triton.runtime.jit", lambda module: _replace(module, ("JITFunction",), library))
@@ -56,6 +60,16 @@ def _note_guess(size: int) -> None:
     known = _guessed.setdefault(source, [0, 0])
     known[0] += size
     known[1] += 1
+
+
+def _block_start(address: int) -> int:
+    """Where the block of PyTorch's allocator that an address lies in begins; 0 if it lies in none."""
+    torch = sys.modules["torch"]
+    for segment in torch.cuda.memory_snapshot():
+        if segment["address"] <= address < segment["address"] + segment["total_size"]:
+            starts = [block["address"] for block in segment["blocks"] if block["address"] <= address]
+            return max(starts, default=0)
+    return 0
 
 
 def _source_line() -> str:
@@ -92,14 +106,15 @@ class _Watcher(importlib.abc.MetaPathFinder):
         """The module's own spec, with a loader that tells us."""
         if name != self._name:
             return None
-        sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def and_tell(module: ModuleType) -> None:
                 execute(module)
-                self._then(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
+                    self._then(module)
 
             spec.loader.exec_module = and_tell  # type: ignore[method-assign]
         return spec
@@ -110,10 +125,17 @@ def _on_import(name: str, then: Callable[[ModuleType], None]) -> None:
 
 
 def _replace(module: ModuleType, names: tuple[str, ...], library: Any) -> None:
+    def hand_on(value: Any) -> None:
+        if hasattr(value, "data_ptr"):
+            library.emulated_handed(value.data_ptr())
+        elif isinstance(value, tuple | list):
+            for part in value:
+                hand_on(part)
+        elif hasattr(value, "base"):  # a tensor descriptor
+            hand_on(value.base)
+
     def launch(self: Any, *args: Any, **kwargs: Any) -> None:
-        for value in (*args, *kwargs.values()):
-            if hasattr(value, "data_ptr"):
-                library.emulated_handed(value.data_ptr())
+        hand_on((*args, *kwargs.values()))
 
     for name in names:
         getattr(module, name).run = launch
@@ -127,13 +149,17 @@ _COUNTERS = {"requested": "requested_bytes", "allocated": "allocated_bytes", "re
 
 def _watch_peaks(torch: ModuleType) -> None:
     """The program may reset its peaks; what they were until then is kept."""
-    reset = torch._C._cuda_resetPeakMemoryStats
+    for name in ("_cuda_resetPeakMemoryStats", "_accelerator_resetPeakStats"):
+        if reset := getattr(torch._C, name, None):
+            setattr(torch._C, name, _keeping(torch, reset))
 
-    def and_keep(device: int) -> None:
+
+def _keeping(torch: ModuleType, reset: Callable[..., None]) -> Callable[..., None]:
+    def and_keep(*device: int) -> None:
         _keep_peaks(torch)
-        reset(device)
+        reset(*device)
 
-    torch._C._cuda_resetPeakMemoryStats = and_keep
+    return and_keep
 
 
 def _keep_peaks(torch: Any) -> None:
@@ -156,6 +182,7 @@ def _write_report() -> None:
             {
                 "process": os.getpid(),
                 "card": device,
+                "name": torch.cuda.get_device_name(device),
                 **{f"{counter}_bytes": size for counter, size in peaks.items()},
                 "out_of_memory": int(torch.cuda.memory_stats(device).get("num_ooms", 0)),
             }

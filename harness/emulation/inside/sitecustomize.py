@@ -9,7 +9,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).resolve().parent
 _NAME = "harness.emulation.program"
 
 

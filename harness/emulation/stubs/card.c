@@ -13,7 +13,6 @@
 #define MOST_KEPT ((size_t)1 << 20)      /* a larger copy to a card is not kept: weights are nobody's branch */
 #define MOST_KEPT_TOTAL ((size_t)256 << 20)
 #define MOST_PARAMETERS 4096             /* bytes of a kernel's last parameter that are looked through */
-#define ALIGNMENT 512                    /* PyTorch's blocks start at its multiples */
 
 typedef struct {
     uintptr_t start;
@@ -30,6 +29,7 @@ typedef struct {
     uintptr_t start;
     size_t bytes;
     unsigned char *values;
+    uintptr_t below; /* the highest address below it, in its segment, that a kernel was given since */
 } kept_copy;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -45,6 +45,7 @@ static ranges mapped;
 static kept_copy *kept;
 static size_t kept_count, kept_room, kept_bytes;
 static void (*guess)(size_t);
+static uintptr_t (*block)(uintptr_t);
 static __thread int current;
 
 static _Noreturn void stop(const char *why) {
@@ -105,6 +106,12 @@ static void set_field(emulated_card *card, const char *field, const char *value)
     else stop("EMULATED_CARDS has a field that is not known");
 }
 
+void emulated_uuid_text(char *text, size_t room, const char *uuid) {
+    const unsigned char *u = (const unsigned char *)uuid;
+    snprintf(text, room, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2],
+             u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+}
+
 static void parse_card(char *line, int index) {
     char *rest = NULL;
     for (char *part = strtok_r(line, ";", &rest); part; part = strtok_r(NULL, ";", &rest)) {
@@ -118,6 +125,18 @@ static void parse_card(char *line, int index) {
     uuids[index][15] = (char)(index + 1);
 }
 
+/* One name of CUDA_VISIBLE_DEVICES, a number or the beginning of a UUID: its card, or -1. */
+static int named(const char *name, size_t length, int there, char (*all_uuids)[16]) {
+    char *end, text[64];
+    long index = strtol(name, &end, 10);
+    if (end == name + length && end != name) return index >= 0 && index < there ? (int)index : -1;
+    for (int i = 0; i < there; i++) {
+        emulated_uuid_text(text, sizeof text, all_uuids[i]);
+        if (length > 4 && !strncmp(text, name, length)) return i;
+    }
+    return -1;
+}
+
 /* As CUDA does: the cards that CUDA_VISIBLE_DEVICES names, in its order, up to the first that is not there. */
 static void choose_visible(void) {
     const char *visible = getenv("CUDA_VISIBLE_DEVICES");
@@ -129,12 +148,12 @@ static void choose_visible(void) {
     int there = count;
     count = 0;
     while (*visible && count < MOST_CARDS) {
-        char *end;
-        long index = strtol(visible, &end, 10);
-        if (end == visible || index < 0 || index >= there) break;
+        size_t length = strcspn(visible, ",");
+        int index = named(visible, length, there, all_uuids);
+        if (index < 0) break;
         cards[count] = all[index];
         memcpy(uuids[count++], all_uuids[index], 16);
-        visible = *end == ',' ? end + 1 : end;
+        visible += length + (visible[length] == ',');
     }
 }
 
@@ -261,7 +280,7 @@ size_t emulated_free(int index) {
 
 void *emulated_reserve(size_t bytes) {
     pthread_mutex_lock(&lock);
-    uintptr_t at = addresses(bytes, (uintptr_t)0x60 << 40 >> 1);
+    uintptr_t at = addresses(bytes, (uintptr_t)0x48 << 40);
     insert(&reserved, (range){at, bytes, -1});
     pthread_mutex_unlock(&lock);
     return (void *)at;
@@ -340,17 +359,20 @@ static void keep(uintptr_t start, const void *values, int value, size_t bytes) {
     kept = grown(kept, &kept_room, kept_count, sizeof *kept);
     size_t i = first_kept(start);
     memmove(&kept[i + 1], &kept[i], (kept_count - i) * sizeof *kept);
-    kept[i] = (kept_copy){start, bytes, copy};
+    kept[i] = (kept_copy){start, bytes, copy, 0};
     kept_count++;
     kept_bytes += bytes;
 }
 
-/* Whether all of it is known; then it is written to the host's memory at `to`. */
-static bool known(void *to, uintptr_t start, size_t bytes) {
+/* Whether all of it was kept; then it is written to the host's memory at `to`, and `below` is the highest address under
+ * it that a kernel was given since. */
+static bool known(void *to, uintptr_t start, size_t bytes, uintptr_t *below) {
     uintptr_t at = start;
+    *below = 0;
     for (size_t i = first_kept(start); at < start + bytes; i++) {
         if (i == kept_count || kept[i].start > at) return false;
         at = kept[i].start + kept[i].bytes;
+        if (kept[i].below > *below) *below = kept[i].below;
     }
     for (size_t i = first_kept(start), done = 0; done < bytes; i++) {
         size_t skipped = start + done - kept[i].start, part = kept[i].bytes - skipped;
@@ -361,25 +383,35 @@ static bool known(void *to, uintptr_t start, size_t bytes) {
     return true;
 }
 
+/* A kernel that was given a tensor's start may have written all of it, also a part that was copied there: whether the
+ * two are of one tensor, only the program's allocator knows. Asked without the lock, since it is Python that answers. */
+static bool overwritten(uintptr_t start, uintptr_t below) { return below && (!block || block(start) <= below); }
+
+static void copy_to_card(uintptr_t to, uintptr_t from, size_t bytes, bool from_card) {
+    uintptr_t below = 0;
+    if (!from_card) {
+        keep(to, (const void *)from, 0, bytes);
+        return;
+    }
+    void *between = bytes <= MOST_KEPT ? malloc(bytes) : NULL;
+    if (between && known(between, from, bytes, &below) && !below) keep(to, between, 0, bytes);
+    else forget(to, bytes);
+    free(between);
+}
+
 void emulated_copy(void *to, const void *from, size_t bytes) {
     if (!bytes) return;
+    uintptr_t below = 0;
     pthread_mutex_lock(&lock);
     bool to_card = owner((uintptr_t)to) >= 0, from_card = owner((uintptr_t)from) >= 0, guessed = false;
-    if (to_card && from_card) {
-        void *between = bytes <= MOST_KEPT ? malloc(bytes) : NULL;
-        if (between && known(between, (uintptr_t)from, bytes)) keep((uintptr_t)to, between, 0, bytes);
-        else forget((uintptr_t)to, bytes);
-        free(between);
-    } else if (to_card) {
-        keep((uintptr_t)to, from, 0, bytes);
-    } else if (from_card) {
-        guessed = !known(to, (uintptr_t)from, bytes);
-        if (guessed) memset(to, 0, bytes);
-    } else {
-        memmove(to, from, bytes);
-    }
+    if (to_card) copy_to_card((uintptr_t)to, (uintptr_t)from, bytes, from_card);
+    else if (from_card) guessed = !known(to, (uintptr_t)from, bytes, &below);
+    else memmove(to, from, bytes);
     pthread_mutex_unlock(&lock);
-    if (guessed && guess) guess(bytes);
+    if (to_card || !from_card) return;
+    if (!guessed && !overwritten((uintptr_t)from, below)) return;
+    memset(to, 0, bytes);
+    if (guess) guess(bytes);
 }
 
 void emulated_fill(void *to, int value, size_t bytes) {
@@ -392,16 +424,13 @@ void emulated_fill(void *to, int value, size_t bytes) {
     pthread_mutex_unlock(&lock);
 }
 
-/* A copy inside which the address lies may be overwritten. So may one further up that is part of a larger tensor,
- * which shows in a start that no block of PyTorch's has: the kernel has the tensor's start only. */
+/* A copy inside which the address lies may be overwritten; of those above it in the segment it is noted. */
 static void handed(uintptr_t address) {
     size_t i = first_kept(address);
     if (i < kept_count && kept[i].start <= address) drop(i);
     range *segment = i < kept_count ? found(address) : NULL;
-    while (segment && i < kept_count && kept[i].start < segment->start + segment->bytes) {
-        if (kept[i].start % ALIGNMENT) drop(i);
-        else i++;
-    }
+    for (; segment && i < kept_count && kept[i].start < segment->start + segment->bytes; i++)
+        if (kept[i].below < address) kept[i].below = address;
 }
 
 void emulated_words(const uintptr_t *words, int number) {
@@ -465,6 +494,7 @@ void emulated_launch(void **parameters) {
 }
 
 void emulated_on_guess(void (*told)(size_t)) { guess = told; }
+void emulated_ask_block(uintptr_t (*asked)(uintptr_t)) { block = asked; }
 
 void *emulated_handle(void) {
     static uintptr_t last = 0x1000;

@@ -19,6 +19,7 @@ typedef struct {
 int emulated_cards(void);
 const emulated_card *emulated_card_at(int index);
 const char *emulated_uuid(int index); /* 16 bytes */
+void emulated_uuid_text(char *text, size_t room, const char *uuid);
 
 int emulated_current(void);
 bool emulated_select(int index);
@@ -46,6 +47,7 @@ void emulated_handed(const void *address);
 void emulated_launch(void **parameters);
 void emulated_words(const uintptr_t *words, int count);
 void emulated_on_guess(void (*told)(size_t bytes));
+void emulated_ask_block(uintptr_t (*asked)(uintptr_t address)); /* start of the tensor that an address is part of */
 
 void *emulated_handle(void); /* a new opaque handle */
 _Noreturn void emulated_unknown(const char *library, const char *name);

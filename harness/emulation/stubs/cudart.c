@@ -10,7 +10,6 @@
 #include "card.h"
 
 #define THREADS_PER_BLOCK 1024
-#define MOST_PINNED 4096
 
 static __thread cudaError_t last;
 
@@ -227,15 +226,15 @@ static pthread_mutex_t pinned_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
     char *start;
     size_t bytes;
-} pinned[MOST_PINNED];
-static size_t pinned_count;
+} *pinned;
+static size_t pinned_count, pinned_room;
 
 static void pin(void *start, size_t bytes) {
     pthread_mutex_lock(&pinned_lock);
-    if (pinned_count < MOST_PINNED) {
-        pinned[pinned_count].start = start;
-        pinned[pinned_count++].bytes = bytes;
-    }
+    if (pinned_count == pinned_room) pinned = realloc(pinned, (pinned_room = 2 * pinned_room + 64) * sizeof *pinned);
+    if (!pinned) abort();
+    pinned[pinned_count].start = start;
+    pinned[pinned_count++].bytes = bytes;
     pthread_mutex_unlock(&pinned_lock);
 }
 

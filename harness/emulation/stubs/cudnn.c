@@ -1,7 +1,5 @@
 /* cuDNN of the pretended cards: its graph interface, with one plan for every graph. */
 #include <cudnn.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "card.h"
@@ -28,45 +26,21 @@ cudnnStatus_t cudnnGetStream(cudnnHandle_t handle, cudaStream_t *stream) {
 NOTHING(cudnnDestroy)
 NOTHING(cudnnSetStream)
 
-/* ---- graphs: descriptors that remember their parts, so that a plan can be asked for its workspace ---- */
-
-#define MOST_PARTS 64
-#define MOST_DIMENSIONS 8
-
-typedef struct descriptor {
-    int type, parts, dimensions;
-    struct descriptor *part[MOST_PARTS];
-    int64_t size[MOST_DIMENSIONS];
-} descriptor;
+/* ---- graphs: descriptors are names; every graph has one plan, whose workspace is 0 ---- */
 
 cudnnStatus_t cudnnBackendCreateDescriptor(cudnnBackendDescriptorType_t type, cudnnBackendDescriptor_t *made) {
-    descriptor *d = calloc(1, sizeof *d);
-    if (!d) return CUDNN_STATUS_ALLOC_FAILED;
-    d->type = (int)type;
-    *made = d;
+    (void)type;
+    *made = emulated_handle();
     return CUDNN_STATUS_SUCCESS;
 }
-/* A plan is asked after the graph's owner let go of its parts, so these stay: some kilobytes a graph, which PyTorch
- * keeps anyway. A pack of pointers is made for every call. */
-cudnnStatus_t cudnnBackendDestroyDescriptor(cudnnBackendDescriptor_t on) {
-    descriptor *d = on;
-    if (d && d->type == CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR) free(d);
-    return CUDNN_STATUS_SUCCESS;
-}
-NOTHING(cudnnBackendFinalize)
-
 cudnnStatus_t cudnnBackendSetAttribute(cudnnBackendDescriptor_t on, cudnnBackendAttributeName_t name,
                                        cudnnBackendAttributeType_t type, int64_t count, const void *values) {
-    descriptor *d = on;
-    if (type == CUDNN_TYPE_BACKEND_DESCRIPTOR)
-        for (int64_t i = 0; i < count && d->parts < MOST_PARTS; i++) d->part[d->parts++] = ((descriptor **)values)[i];
-    if (name == CUDNN_ATTR_TENSOR_DIMENSIONS && count <= MOST_DIMENSIONS) {
-        memcpy(d->size, values, (size_t)count * sizeof *d->size);
-        d->dimensions = (int)count;
-    }
+    (void)on, (void)type;
     if (name == CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS) emulated_words(values, (int)count);
     return CUDNN_STATUS_SUCCESS;
 }
+NOTHING(cudnnBackendDestroyDescriptor)
+NOTHING(cudnnBackendFinalize)
 
 static size_t element(cudnnBackendAttributeType_t type) {
     switch (type) {

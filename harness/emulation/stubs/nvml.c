@@ -32,11 +32,7 @@ static int by_index(unsigned index, void **handle) {
     return SUCCESS;
 }
 
-static void uuid_text(char *text, size_t room, int index) {
-    const unsigned char *u = (const unsigned char *)emulated_uuid(index);
-    snprintf(text, room, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2],
-             u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
-}
+static void uuid_text(char *text, size_t room, int index) { emulated_uuid_text(text, room, emulated_uuid(index)); }
 
 int nvmlDeviceGetCount_v2(unsigned *count) {
     *count = (unsigned)emulated_cards();
