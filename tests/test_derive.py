@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.derivation.derive import derive
+from analysis.derivation.derive import UNSOLVED, derive, without
 from analysis.derivation.derive_cli import random_shapes
 from analysis.derivation.derived import Derived, OtherProgram, OutsideDomain
 from analysis.derivation.derived_files import derived_path, phases_of, read_derived, to_json, write_derived
@@ -15,7 +15,7 @@ from analysis.derivation.ledger import by_group, closes, ledger_markdown
 from analysis.derivation.moves import moves_text
 from analysis.derivation.pieces import NotDerived
 from analysis.derivation.replays import NotReplayed
-from harness.events import EventLog, live_bytes, peak_event
+from harness.events import Allocation, EventLog, live_bytes, peak_event
 from harness.records import Environment, Kernels, Phase, Workload
 from tests.conftest import ROOT
 from tests.replayed import Answers, small, small_config
@@ -185,3 +185,12 @@ def test_a_planted_copy_is_named_with_its_source_line(formula: Formulas, answers
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
 def test_no_byte_is_between_the_formula_and_a_replay_of_the_default_class(answers: Answers, phase: Phase) -> None:
     assert {(0, 0)} == differences(derive(answers, small("default"), phase), answers, 20, 262_144)
+
+
+def test_accumulators_of_flash_attention_s_splits_are_left_out_of_a_formula() -> None:
+    fields = {"shape": (1,), "dtype": "uint8", "module": "", "source": ""}
+    kept = Allocation(born=0, died=3, bytes=8, op="mm", **fields)  # type: ignore[arg-type]
+    split = Allocation(born=1, died=2, bytes=99, op=UNSOLVED, **fields)  # type: ignore[arg-type]
+    log = EventLog(allocations=(kept, split), events=4, marks={"start": 0, "end": 4})
+    without_it = EventLog(allocations=(dataclasses.replace(kept, died=1),), events=2, marks={"start": 0, "end": 2})
+    assert without_it == without(log, UNSOLVED)

@@ -228,6 +228,14 @@ def test_decode_does_not_depend_on_how_its_prompt_was_fed() -> None:
     assert one.predict("decode", 2, 9000) == other.predict("decode", 2, 9000)
 
 
+def test_a_later_chunk_needs_its_sums_in_float32_where_the_mask_is_not_cudnn_s() -> None:
+    h200, a100 = (predictor(ROOT / "results", variant="text-chunk2048", gpu=g) for g in ("h200", "a100-80gb"))
+    one, other = (p.predict("prefill", 4, 32_768) for p in (h200, a100))
+    assert ("derived from the program", "formula only") == (one.basis, other.basis)
+    workspaces = 33_554_432 - 8_519_680
+    assert 24_576 * 4 * 2048 - workspaces == other.requested_bytes - one.requested_bytes
+
+
 def test_older_software_can_be_asked_for() -> None:
     library = Library.of(ROOT / "results")
     sizes = [

@@ -6,7 +6,7 @@ import pytest
 
 from analysis.derivation.derived_files import configuration_of
 from analysis.model import read_shapes
-from analysis.predicting.simulate import drawn
+from analysis.predicting.simulate import drawn, simulated
 from analysis.predicting.simulated import (
     Excess,
     Share,
@@ -14,7 +14,9 @@ from analysis.predicting.simulated import (
     read_simulated,
     write_simulated,
 )
-from tests.conftest import BIG, CONFIGS, ROOT
+from harness.events import Allocation, EventLog
+from harness.records import Kernels, Workload
+from tests.conftest import BIG, CONFIGS, CONFIGURATION, ROOT
 
 STORED = sorted((ROOT / "results" / "fake-h200" / "simulated").glob("*.json"))
 
@@ -34,6 +36,26 @@ def test_one_outlier_among_many_points_is_left_out() -> None:
 def test_far_points_do_not_count_where_there_are_enough_near_ones() -> None:
     near = [(1_000_000 + i, 0.2) for i in range(80)]
     assert (200_000, 200_000) == Excess(shares((1, 9.0), *near)).bytes(1_000_000)
+
+
+def test_cache_is_empty_when_the_phase_starts() -> None:
+    mib = 2**20
+    fields = {"shape": (1,), "dtype": "uint8", "op": "zeros", "module": "", "source": ""}
+    before = Allocation(born=0, died=1, bytes=20 * mib, **fields)  # type: ignore[arg-type]
+    within = Allocation(born=2, died=None, bytes=12 * mib, **fields)  # type: ignore[arg-type]
+    log = EventLog(allocations=(before, within), events=3, marks={"start": 2, "end": 3})
+
+    class Answers:
+        environment = read_simulated(STORED[0]).environment
+
+        def log(self, workload: Workload) -> EventLog:
+            return log
+
+        def kernels(self, workload: Workload) -> Kernels:
+            raise NotImplementedError
+
+    workload = Workload(configuration=CONFIGURATION, phase="decode", context_tokens=1, batch=1)
+    assert [12 * mib] == [p.reserved_bytes for p in simulated(Answers(), CONFIGURATION, [workload]).points]
 
 
 def test_bounds_never_fall() -> None:

@@ -23,7 +23,7 @@ from analysis.predicting.predictor import Known, Predictor, asked_configuration
 from analysis.predicting.simulated import Excess, Simulated, read_simulated
 from analysis.predicting.sources import Source, calibrated_source, derived_source, measured_source, program_source
 from analysis.predicting.workspace import capability_of, workspace_of
-from harness.records import Configuration, Measured, OutOfMemory, Phase, ResultsFile, Workload, read
+from harness.records import Configuration, Environment, Measured, OutOfMemory, Phase, ResultsFile, Workload, read
 
 ASSUMED_OUTSIDE_BYTES = 2**30
 QUESTIONS: tuple[tuple[Phase, int], ...] = (("prefill", 10**9), ("prefill", 1), ("decode", 1))  # one of each kind
@@ -114,9 +114,14 @@ class Library:
         on_card: list[ResultsFile],
         transformers: str,
     ) -> Iterator[Source]:
-        model = escape(configuration.model)
+        model, capability = escape(configuration.model), capability_of(label, GPUS)
+
+        def tells(environment: Environment) -> bool:
+            same = _masks_alike(configuration, environment, capability)
+            return same and transformers in ("", environment.transformers)
+
         stored = map(self.calibration, self._paths("*", "*", f"{model}.calibration.json"))
-        calibrations = [c for c in stored if transformers in ("", c.environment.transformers)]
+        calibrations = [c for c in stored if tells(c.environment)]
         here = [c for c in calibrations if c.environment.card == label]
         for kind in (MEASURED, EMULATED):
             for results in on_card:
@@ -130,8 +135,7 @@ class Library:
                 yield calibrated_source(calibration, label)
         paths = self._paths("*", "derived", f"{model}.{variant_of(configuration)}.{phase}.*.json")
         formulas = map(self.derived, paths)
-        capability = capability_of(label, GPUS)
-        chosen = [f for f in formulas if transformers in ("", f.environment.transformers) and _tells(f, capability)]
+        chosen = [f for f in formulas if tells(f.environment)]
         for formula in sorted(chosen, key=lambda f: _version(f.environment.transformers), reverse=True):
             yield derived_source(formula)
         for kind in (EMULATED, REPLAYED, ON_A_CPU):
@@ -155,11 +159,14 @@ class Library:
         return self._margins[key]
 
 
-def _tells(formula: Derived, capability: str) -> bool:
-    """Whether a formula is one of a card of this capability: attention through a mask takes more on some."""
-    masked = formula.configuration.prefill_chunk_tokens or formula.configuration.cache == "static"
-    own = formula.environment.gpu_capability or ""
-    return not masked or program.masks_by_cudnn(own) == program.masks_by_cudnn(capability)
+def _masks_alike(configuration: Configuration, environment: Environment, capability: str) -> bool:
+    """Whether a later chunk's attention, if there is one, takes one kernel there and on a card of this capability.
+
+    A decode step with a static cache has a mask, too, but never its peak where it attends.
+    """
+    there = environment.gpu_capability or ""
+    alike = program.masks_by_cudnn(there) == program.masks_by_cudnn(capability)
+    return alike or not configuration.prefill_chunk_tokens
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -60,7 +60,7 @@ class Recorder(TorchDispatchMode):
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         op = func._schema.name.removeprefix("aten::")
         steps = self._insides(func, args)
-        if steps is None:
+        if steps is None or tensors[0].device.type != self._device_type:
             for tensor in tensors:
                 self._see_new(tensor, op)
         else:
