@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from analysis.derivation.derived_verdict import TERM
+from analysis.derivation.derived_verdict import OWN_TERM, TERM
 from analysis.drift import judge
 from analysis.model import read_shapes
 from analysis.verdict import Verdict
@@ -43,3 +43,24 @@ def test_one_byte_at_one_point_is_drift() -> None:
 def test_another_program_has_no_derived_formula_to_meet(change: dict[str, str | None]) -> None:
     other: Environment = dataclasses.replace(CAMPAIGN.environment, **change)  # type: ignore[arg-type]
     assert [] == rows(dataclasses.replace(CAMPAIGN, environment=other))
+
+
+def in_flash(line: Measurement) -> Measurement:
+    """The point on a card that takes flash attention, its peak inside that kernel and a byte higher."""
+    line = one_byte_more(line)
+    outcome = line.outcome
+    assert isinstance(outcome, Measured)
+    flash = "_scaled_dot_product_flash_attention"
+    kernels = dataclasses.replace(outcome.kernels, attention=f"aten::{flash}")
+    site = dataclasses.replace(outcome.site, op=flash)
+    return dataclasses.replace(line, outcome=dataclasses.replace(outcome, kernels=kernels, site=site))
+
+
+def test_peak_inside_another_attention_kernel_is_named_and_no_drift() -> None:
+    first, *others = CAMPAIGN.measurements
+    environment = dataclasses.replace(CAMPAIGN.environment, device="emulated", gpu_label="emulated-a100-80gb")
+    changed = dataclasses.replace(CAMPAIGN, environment=environment, measurements=(in_flash(first), *others))
+    judged = judge(changed, SHAPES, derived=STORED)
+    own = [v for v in judged if v.term == OWN_TERM]
+    assert [("NO_REFERENCE", 1, 1)] == [(v.decision, v.n, v.difference_bytes) for v in own]
+    assert {"EQUIVALENT"} == {v.decision for v in judged if v.term == TERM}
