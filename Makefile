@@ -44,7 +44,8 @@ calibrate: $(READY)
 	@$(RUN) -m analysis calibrate $${FILE:-$$(find $${RESULTS:-results} -name '*.jsonl' | sort)} --readme README.md
 
 claims: $(READY)
-	@$(RUN) -m analysis claims $${RESULTS:-results/fake-h200}
+	@for folder in $${RESULTS:-results/fake-h200 results/emulated-a100-80gb}; do \
+		$(RUN) -m analysis claims $$folder || exit; done
 
 derive: $(READY)
 	@$(RUN) -m analysis derive $${MODEL:+--model "$$MODEL"} $${FAKE:+--fake "$$FAKE"} $${RESULTS:+--results "$$RESULTS"} \

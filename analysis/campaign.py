@@ -69,9 +69,13 @@ def stored_campaign(file: Path) -> Campaign:
 
 
 def main_campaigns() -> list[Path]:
-    """The stored results of every GPU's main campaign; layouts that nobody publishes are in no calculator either."""
+    """The stored results of every GPU's main campaign; layouts that nobody publishes are in no calculator either.
+
+    Replays come first: they have every point, whatever a card holds.
+    """
     found = REPOSITORY.glob("results/*/default/*.jsonl")
-    return sorted(path for path in found if not path.name.startswith("counterfactual-"))
+    named = (path for path in found if not path.name.startswith("counterfactual-"))
+    return sorted(named, key=lambda path: (".fake." not in path.name, path))
 
 
 def campaigns_of(files: Sequence[Path] | None) -> list[Campaign]:

@@ -201,7 +201,7 @@ def test_what_an_emulated_card_was_seen_to_hold_says_that_it_was_emulated(tmp_pa
 
 @pytest.mark.parametrize(
     ("gpu", "size"),
-    [("a100-80gb", SMALL_BYTES), ("rtx-4090", SMALL_BYTES), ("h200", LARGE_BYTES), ("b200", LARGE_BYTES)],
+    [("a100-40gb", SMALL_BYTES), ("rtx-3090", SMALL_BYTES), ("gh200", LARGE_BYTES), ("b200", LARGE_BYTES)],
 )
 def test_workspace_is_by_capability_where_nothing_was_counted(gpu: str, size: int) -> None:
     own = term(predicted(ROOT / "results", gpu=gpu), WORKSPACE)
@@ -251,7 +251,7 @@ def test_a_calibration_with_a_workspace_meets_replayed_shapes_to_the_byte(tmp_pa
 def test_other_software_s_calibration_is_not_asked_about_replayed_shapes(tmp_path: Path) -> None:
     own = read_simulated(ROOT / "results" / "fake-h200" / "simulated" / f"{BIG}.default.json")
     results = emulated()
-    newer = dataclasses.replace(results, environment=dataclasses.replace(results.environment, transformers="5.24.0"))
+    newer = dataclasses.replace(results, environment=dataclasses.replace(results.environment, transformers="9.9.9"))
     scores = held_out_scores([read_campaign(placed(tmp_path, newer))], [(own, SHAPES)])
     assert [] == [score for score in scores if score.source.startswith("the calibration on")]
 
@@ -319,7 +319,7 @@ def test_the_formula_of_a_card_has_its_workspace_and_meets_every_point(tmp_path:
     assert {0} == {value for phase in part.phases for value in residuals_of(part, phase).values()}
 
 
-def test_frontiers_of_the_stored_results_are_made_of_replays() -> None:
+def test_frontiers_of_the_stored_results_are_made_of_emulated_points_and_replays() -> None:
     file = next((ROOT / "results" / "fake-h200" / "default").glob("qwen3.5-27b.fake.*.jsonl"))
     (part,) = parts_of(stored_campaign(file))
-    assert {("replayed",)} == {f.words for f in card_frontiers()(part)}
+    assert {"emulated", "replayed"} == {word for f in card_frontiers()(part) for word in f.words}

@@ -31,7 +31,10 @@ def answer(folder: Path, *arguments: str) -> tuple[int, str]:
         (["--fake", "a100"], "FAKE=a100 can be a100-40gb or a100-80gb; say which"),
         (["--gpu", "h200", "--fake", "h200"], "give one of them"),
         (["--model", "qwen3.5-28b"], "no model is called 'qwen3.5-28b'; near misses: qwen3.5-2"),
-        (["--grid", "smok"], "no grid is called 'smok'; near misses: smoke; configs/grids has axes, default, smoke"),
+        (
+            ["--grid", "smok"],
+            "no grid is called 'smok'; near misses: smoke; configs/grids has axes, default, media, smoke",
+        ),
         (["--grid", "missing/grid.toml"], "grid file missing/grid.toml does not exist"),
         (["--budget", "-1"], "BUDGET must be seconds"),
         (["--budget", "ten"], "BUDGET must be seconds, 0 or more, got 'ten'"),
@@ -63,14 +66,14 @@ def test_bad_model_file_is_refused_with_its_fields(tmp_path: Path) -> None:
 def test_gpu_asked_for_without_a_card_is_refused(tmp_path: Path, no_card: None) -> None:
     code, last = answer(tmp_path, "--gpu", "h200", "--model", NANO)
     assert 3 == code
-    assert "finds no CUDA device; `make measure` without GPU runs on the fake device" in last
+    assert "asks for a card, and the driver shows none; without GPU `make measure` emulates one" in last
     assert not (tmp_path / "results").exists()
 
 
 def test_weights_without_a_card_are_refused(tmp_path: Path, no_card: None) -> None:
     shutil.copy(NANO_CONFIG, tmp_path / "config.json")
     (tmp_path / "model.safetensors").write_bytes(b"")
-    code, last = answer(tmp_path, "--weights", str(tmp_path), "--model", NANO)
+    code, last = answer(tmp_path, "--fake", "h200", "--weights", str(tmp_path), "--model", NANO)
     assert (3, True) == (code, "WEIGHTS are read on a card only" in last)
 
 

@@ -142,7 +142,7 @@ def test_without_a_whole_card_there_is_no_profile(said: dict[str, Any], reason: 
     assert worker.closed
 
 
-@pytest.mark.parametrize(("neighbours", "outside"), [(0, 500_000_000), (100_000_000, 400_000_000), (None, None)])
+@pytest.mark.parametrize(("neighbours", "outside"), [(0, 500_000_000), (100_000_000, 500_000_000), (None, None)])
 def test_memory_of_other_processes_is_not_the_context_s(neighbours: int | None, outside: int | None) -> None:
     assert outside == taken(silicon=SILICON | {"neighbour_bytes": neighbours}).outside_bytes
 
@@ -178,6 +178,7 @@ def test_silicon_is_read_from_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_command_prints_the_section_and_stores_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "card_there", lambda: True)
     monkeypatch.setattr(cli, "take", lambda order, label: taken(label))
     done = CliRunner().invoke(cli.app, ["profile", "--to", str(tmp_path / "gpus.toml")])
     assert (0, True) == (done.exit_code, done.stdout.startswith(SECTION))

@@ -20,7 +20,8 @@ FILES = ("scoreboard.md", "scoreboard.csv")
 
 @pytest.fixture(scope="module")
 def board() -> Board:
-    return scoreboard(next(c for c in map(read_campaign, main_campaigns()) if c.model == BIG))
+    (file,) = (path for path in main_campaigns() if path.name.startswith(f"{BIG}.fake."))
+    return scoreboard(read_campaign(file))
 
 
 def test_everybody_is_ranked(board: Board) -> None:

@@ -86,6 +86,8 @@ class Library:
             )
             for c, phase in dict.fromkeys(wanted)
         }
+        # What a card was seen to hold says nothing of another memory, or of another share kept free.
+        given = outside_bytes is not None or (card is not None and card.source == GIVEN)
         return Predictor(
             model=model,
             transformers=transformers,
@@ -96,7 +98,7 @@ class Library:
             known=known,
             workspace=workspace_of(label, on_card, GPUS),
             outside=_outside(measured_there, outside_bytes),
-            seen={workload: seen for results in reversed(on_card) for workload, seen in _seen(results)},
+            seen={} if given else {w: seen for results in reversed(on_card) for w, seen in _seen(results)},
         )
 
     def _on_card(self, configuration: Configuration, label: str) -> Iterator[ResultsFile]:

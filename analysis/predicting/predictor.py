@@ -78,10 +78,9 @@ class Predictor:
         if workload in self.seen or workload.configuration.prefill_chunk_tokens:
             return self.seen.get(workload)
         for other, seen in self.seen.items():
-            if (other.configuration, other.phase) != (workload.configuration, workload.phase):
-                continue
             low, high = (workload, other) if seen.fit == FITS else (other, workload)
-            if low.batch <= high.batch and low.context_tokens <= high.context_tokens:
+            ordered = low.batch <= high.batch and low.context_tokens <= high.context_tokens
+            if ordered and other.phase == workload.phase and other.configuration == workload.configuration:
                 return seen
         return None
 
