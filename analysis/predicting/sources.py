@@ -5,7 +5,7 @@ called a measurement: what was fitted to one says so, and serves only where noth
 workspace is a term of its own (:mod:`analysis.predicting.workspace`), so it is in none of these bytes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,7 @@ from analysis.model import Shapes, resident_bytes
 from analysis.predicting import program
 from analysis.refereeing.breakdown import EstimatorError, Request
 from analysis.refereeing.ours import calibrated, transient_of, workspace_term
-from harness.records import Environment, Measured, Workload
+from harness.records import Configuration, Environment, Measured, Phase, Workload
 
 Basis = Literal[
     "measured here",
@@ -102,8 +102,10 @@ def calibrated_source(calibration: Calibration, gpu_label: str) -> Source:
     estimate = calibrated(calibration)
     origin = f"{environment.gpu_label}, {calibration.origin}"
 
+    extents = _extents(calibration)
+
     def answer(request: Request) -> Requested | None:
-        if not _within(calibration, request.workload):
+        if not _within(extents, request.workload):
             return None
         try:
             total = estimate(request).total_bytes
@@ -126,17 +128,26 @@ def calibrated_source(calibration: Calibration, gpu_label: str) -> Source:
     return answer
 
 
-def _within(calibration: Calibration, workload: Workload) -> bool:
-    points = [
-        (p.batch, p.context_tokens)
-        for t in calibration.terms
-        if t.configuration == workload.configuration and t.regime.phase == workload.phase
-        for p in t.points
-    ]
-    if not points:
-        return False
-    batches, contexts = sorted(b for b, _ in points), sorted(c for _, c in points)
-    return batches[0] <= workload.batch <= batches[-1] and contexts[0] <= workload.context_tokens <= contexts[-1]
+Extents = dict[tuple[Configuration, Phase | None], tuple[range, range]]
+
+
+def _extents(calibration: Calibration) -> Extents:
+    """The batches and contexts, from the least to the most, that a calibration was fitted to."""
+    points: dict[tuple[Configuration, Phase | None], set[tuple[int, int]]] = {}
+    for term in calibration.terms:
+        if fitted := {(p.batch, p.context_tokens) for p in term.points}:
+            points.setdefault((term.configuration, term.regime.phase), set()).update(fitted)
+    return {key: (_span(b for b, _ in found), _span(c for _, c in found)) for key, found in points.items()}
+
+
+def _span(values: Iterable[int]) -> range:
+    known = sorted(values)
+    return range(known[0], known[-1] + 1)
+
+
+def _within(extents: Extents, workload: Workload) -> bool:
+    known = extents.get((workload.configuration, workload.phase))
+    return known is not None and workload.batch in known[0] and workload.context_tokens in known[1]
 
 
 def _half_width(form: CalibratedTerm, workload: Workload) -> int:
