@@ -17,6 +17,7 @@ from harness.records import Configuration, Measured, Workload, decode, encode
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 DEADLINE_S = 240
+MOST_WORKERS = 6  # each takes half a gigabyte
 BIG, NANO = "qwen3.5-27b", "qwen3.5-64l-nano"
 
 CONFIGURATION = Configuration(
@@ -73,7 +74,7 @@ Ask = Callable[..., Asked]
 
 @pytest.fixture(scope="session")
 def ask() -> Iterator[Ask]:
-    """Gives a worker for a build, the same one each time it is asked for."""
+    """Gives a worker for a build, the same one each time it is asked for while it is among the last few."""
     workers: dict[Any, Asked] = {}
 
     def worker(
@@ -81,9 +82,11 @@ def ask() -> Iterator[Ask]:
     ) -> Asked:  # fmt: skip
         configuration = dataclasses.replace(CONFIGURATION, **fields)
         key = (configuration, device, gpu, module)
-        if key not in workers:
-            workers[key] = Asked(configuration, device, gpu, module)
-        return workers[key]
+        asked = workers.pop(key, None) or Asked(configuration, device, gpu, module)
+        workers[key] = asked  # the last one asked for stands last
+        if len(workers) > MOST_WORKERS:
+            workers.pop(next(iter(workers))).child.close()
+        return asked
 
     yield worker
     for asked in workers.values():
