@@ -19,10 +19,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from harness.emulation.program import REPORT
 from harness.inputs import InputError
 from harness.records import GuessedRead
 
-REPORT = "EMULATED_REPORT"
 MOST_LINES = 10
 
 

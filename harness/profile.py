@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.child import Child, WorkerFailed
+from harness.child import START_DEADLINE_S, Child, WorkerFailed
 from harness.gpus import LABEL, Gpu, read_gpus
 from harness.inputs import InputError, WrongEnvironment
 from harness.records import Standard, decode
-from harness.runner import START_DEADLINE_S
 
 GIB = 2**30
 PRINTED_BYTES = GIB // 200  # what a figure in GiB with two decimals can be off by

@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from harness.child import Child, WorkerFailed
+from harness.child import START_DEADLINE_S, Child, WorkerFailed
 from harness.emulation.profile import Emulation
 from harness.gpus import Gpu
 from harness.grid import Grid, build_of
@@ -32,7 +32,6 @@ from harness.records import (
 )
 from harness.results import ResultsWriter, settled
 
-START_DEADLINE_S = 300
 BUILD_DEADLINE_S = 1800
 CRASHES_RETRIED = 1
 

@@ -1,6 +1,5 @@
 """A campaign on an emulated card: the path of a real card's, from the first worker to the verdict."""
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -120,7 +119,7 @@ def troubled(folder: Path, monkeypatch: pytest.MonkeyPatch, trouble: str) -> tup
     )
     card = labelled(read_gpus(CONFIGS / "gpus.toml"), "a100-80gb")[0]
     plan = Plan(
-        grid=dataclasses.replace(read_grid(folder / "g.toml", NANO)),
+        grid=read_grid(folder / "g.toml", NANO),
         config_file=CONFIGS / "models" / f"{NANO}.json",
         device="emulated",
         answer_as=card,
