@@ -1,92 +1,56 @@
-# make measure [GPU=label] [EMULATE=label] [MODEL=name] [GRID=name] [BUDGET=seconds] [WEIGHTS=directory] [FAKE=label] [COMPILE=1]
-# make profile [LABEL=label]       add the card that is there to configs/gpus.toml
-# make derive [MODEL=name] [VARIANT="text default-static …"] [FAKE=label]     the peak formula from the program itself
-# make derived FILE=formula        its ledger;  make explain FROM=formula TO=formula: what moved between two
-# make validate ESTIMATOR=… [BASE=…] [FILE=…] [TOLERANCE=5%] [MARKDOWN=report.md]     hold an estimator against results
-# make scoreboard                  rank all of them;  make report [FILE=… RESULTS=folder]: figures and tables on a page
-# make predict GPU=label [MODEL=name] [CONTEXT=tokens] [BATCH=n] [PHASE=decode] [CHUNK=tokens] [MEMORY=79.1GiB] [FREE=1GiB]
-# make capacity GPU=label [MODEL=name] [CHUNK=tokens] [MEMORY=…] [FREE=…]      the largest contexts and batches that fit
-# make simulate [MODEL=name] [VARIANT="default text-chunk2048 …"]              what the caching allocator adds
-# make test | drift | calibrate | claims | bench        PYTHON=python3 uses that interpreter as it is and installs nothing.
+# make COMMAND [NAME=value …]; `vram-ledger COMMAND --help` says more of each. The variables are its options, in capitals.
 #
-# make itself answers every failure with 2; the line "exit N: …" says what the command's own code was:
-# 0 in agreement, 1 drift (or no evidence), 2 bad input, 3 environment not as asked.
+#   measure      run a campaign, or the rest of one, and judge it: GPU= or EMULATE= or FAKE=card, MODEL= GRID= BUDGET=
+#                WEIGHTS= RESULTS= COMPILE=1
+#   judge        a verdict per term of every results file: FILE= or RESULTS= CONFIG= CALIBRATION=
+#   calibrate    calibrations and tables of results: FILE= or RESULTS=
+#   profile      add the card that is there to configs/gpus.toml: LABEL=
+#   predict      what a workload takes, and whether it fits: GPU= MODEL= CONTEXT= BATCH= PHASE= CHUNK= MEMORY= FREE=
+#   capacity     the longest contexts and largest batches that fit: GPU= MODEL= CHUNK= MEMORY= FREE=
+#   validate     hold an estimator against results: ESTIMATOR= TOLERANCE= BASE= FILE= MARKDOWN=
+#   scoreboard   every estimator on the same points: FILE= RESULTS=
+#   claims       the FitMyGPU page on the 27B, claim by claim: RESULTS=
+#   report       figures and tables on one page: FILE= RESULTS=
+#   derive       the peak formula from the program itself: MODEL= VARIANT= FAKE= RESULTS=
+#   derived      a formula and its ledger: FILE= BATCH= CONTEXT=
+#   explain      what moved between two formulas: FROM= TO=
+#   held-out     scores of our own answers at points that they were not made from: FILE= RESULTS=
+#   simulate     what the caching allocator adds: MODEL= VARIANT= FAKE= RESULTS=
+#   test         lint, types, tests; lint and bench alone, too
+#
+# PYTHON=python3 uses that interpreter as it is and installs nothing. What is written goes to runs/ unless RESULTS says
+# where. make itself answers every failure with 2; the last line, "exit N: …", says what the command's own code was.
 
-export LABEL CONTEXT BATCH PHASE CHUNK MEMORY FREE GPU MODEL GRID BUDGET WEIGHTS FAKE EMULATE COMPILE RESULTS FILE VARIANT FROM TO ESTIMATOR BASE TOLERANCE MARKDOWN
 BASE_PYTHON ?= python3
+COMMANDS := measure judge drift calibrate profile predict capacity validate scoreboard claims report derive derived \
+	explain held-out simulate verify
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+$(foreach name,$(GIVEN),$(eval override export $(name) := $$(value $(name))))
+export VRAM_LEDGER_GIVEN := $(GIVEN)
 
 ifdef PYTHON
-RUN := $(PYTHON)
+RUN := "$(PYTHON)"
 READY :=
 else
 RUN := .venv/bin/python
 READY := .venv/ready
 endif
 
-.PHONY: measure profile drift calibrate claims bench derive derived explain validate scoreboard predict capacity simulate report test lint
+.PHONY: help nothing-else bench lint test $(COMMANDS)
 
-measure: $(READY)
-	@done=$$(mktemp) && trap 'rm -f "$$done"' EXIT && trap 'exit 130' INT \
-	&& $(RUN) -m harness measure --path-to "$$done" \
-		$${GPU:+--gpu "$$GPU"} $${EMULATE:+--emulate "$$EMULATE"} $${FAKE:+--fake "$$FAKE"} $${COMPILE:+--compile} \
-		$${MODEL:+--model "$$MODEL"} $${GRID:+--grid "$$GRID"} \
-		$${BUDGET:+--budget "$$BUDGET"} $${WEIGHTS:+--weights "$$WEIGHTS"} $${RESULTS:+--results "$$RESULTS"} \
-	&& { read -r file; read -r config; } < "$$done" && $(RUN) -m analysis judge "$$file" --config "$$config"
+help: nothing-else
+	@sed -n 's/^# \{0,1\}//p' Makefile
 
-profile: $(READY)
-	@$(RUN) -m harness profile $${LABEL:+--label "$$LABEL"}
+$(COMMANDS): $(READY)
+	@$(RUN) -m vram_ledger.from_make $@
 
-drift: $(READY)
-	@for file in $${FILE:-$$(find $${RESULTS:-results} -name '*.jsonl' | sort)}; do \
-		$(RUN) -m analysis judge "$$file" || exit; done
+nothing-else:
+	@$(if $(filter-out PYTHON BASE_PYTHON,$(GIVEN)),$(error unknown variable: $(filter-out PYTHON BASE_PYTHON,$(GIVEN))))
 
-calibrate: $(READY)
-	@$(RUN) -m analysis calibrate $${FILE:-$$(find $${RESULTS:-results} -name '*.jsonl' | sort)} --readme README.md
-
-claims: $(READY)
-	@for folder in $${RESULTS:-results/fake-h200 results/emulated-a100-80gb}; do \
-		$(RUN) -m analysis claims $$folder || exit; done
-
-derive: $(READY)
-	@$(RUN) -m analysis derive $${MODEL:+--model "$$MODEL"} $${FAKE:+--fake "$$FAKE"} $${RESULTS:+--results "$$RESULTS"} \
-		$$(for variant in $$VARIANT; do echo "--variant $$variant"; done)
-
-derived: $(READY)
-	@$(RUN) -m analysis ledger "$$FILE"
-
-explain: $(READY)
-	@$(RUN) -m analysis explain "$$FROM" "$$TO"
-
-validate: $(READY)
-	@$(RUN) -m analysis validate "$$ESTIMATOR" $${BASE:+--base "$$BASE"} $${FILE:+--file "$$FILE"} \
-		$${TOLERANCE:+--tolerance "$$TOLERANCE"} $${MARKDOWN:+--markdown "$$MARKDOWN"}
-
-scoreboard: $(READY)
-	@$(RUN) -m analysis scoreboard $${FILE:+--file "$$FILE"}
-	@$(RUN) -m analysis held-out $${FILE:+--file "$$FILE"}
-
-ASKED = $${GPU:+--gpu "$$GPU"} $${MODEL:+--model "$$MODEL"} $${CHUNK:+--chunk "$$CHUNK"} $${VARIANT:+--variant "$$VARIANT"} \
-	$${MEMORY:+--memory "$$MEMORY"} $${FREE:+--free "$$FREE"}
-
-predict: $(READY)
-	@$(RUN) -m analysis predict $(ASKED) $${CONTEXT:+--context "$$CONTEXT"} $${BATCH:+--batch "$$BATCH"} \
-		$${PHASE:+--phase "$$PHASE"}
-
-capacity: $(READY)
-	@$(RUN) -m analysis capacity $(ASKED)
-
-simulate: $(READY)
-	@$(RUN) -m analysis simulate $${MODEL:+--model "$$MODEL"} $${FAKE:+--fake "$$FAKE"} \
-		$$(for variant in $$VARIANT; do echo "--variant $$variant"; done)
-
-report: $(READY)
-	@$(RUN) -m analysis report $${FILE:-$${RESULTS:+$$(find "$$RESULTS" -path '*/default/*.jsonl' | sort)}} \
-		$${RESULTS:+--to "$$RESULTS"}
-
-bench: $(READY)
+bench: nothing-else $(READY)
 	@$(RUN) -m tests.bench
 
-lint: $(READY)
+lint: nothing-else $(READY)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
@@ -95,8 +59,8 @@ test: lint
 	$(RUN) -m pytest -n 2 --dist loadscope
 
 .venv/ready: requirements.txt
-	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	@"$(BASE_PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(BASE_PYTHON) is older than Python 3.11; name a newer one: make BASE_PYTHON=python3.12 …" >&2; exit 3; }
-	$(BASE_PYTHON) -m venv .venv
+	"$(BASE_PYTHON)" -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@

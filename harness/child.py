@@ -8,17 +8,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from harness.records import Failure, OutOfMemory, decode, encode
+from vram_ledger.harness.records import Failure, OutOfMemory, decode, encode
+from vram_ledger.home import IMPORTED_FROM
 
 if TYPE_CHECKING:
-    from harness.worker import Order
+    from vram_ledger.harness.worker import Order
 
-ROOT = Path(__file__).resolve().parents[1]
 LAST_LINES = 5
 START_DEADLINE_S = 300
 
@@ -37,7 +36,9 @@ class Nursery:
     ``variables`` are added to its environment: an emulated card is made of them.
     """
 
-    def __init__(self, module: str = "harness.worker", variables: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(
+        self, module: str = "vram_ledger.harness.worker", variables: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed by close)
         python_path = os.pathsep.join(p for p in (variables.get("PYTHONPATH"), _python_path()) if p)
         own = {"PYTHONPATH": python_path, "PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "1"}
@@ -67,7 +68,9 @@ class Nursery:
 class Nurseries:
     """Starts workers from one nursery, and starts that anew should it have died."""
 
-    def __init__(self, module: str = "harness.worker", variables: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(
+        self, module: str = "vram_ledger.harness.worker", variables: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._module = module
         self._variables = variables
         self._nursery: Nursery | None = None
@@ -107,7 +110,7 @@ class Child:
     def alone(
         cls,
         order: "Order | dict[str, Any]",
-        module: str = "harness.worker",
+        module: str = "vram_ledger.harness.worker",
         variables: Mapping[str, str] = MappingProxyType({}),
     ) -> "Child":
         """A worker whose nursery is nobody else's and ends with it."""
@@ -217,4 +220,4 @@ def _close(stream: Any) -> None:
 
 def _python_path() -> str:
     given = os.environ.get("PYTHONPATH")
-    return str(ROOT) if not given else f"{ROOT}{os.pathsep}{given}"
+    return str(IMPORTED_FROM) if not given else f"{IMPORTED_FROM}{os.pathsep}{given}"

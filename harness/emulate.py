@@ -19,9 +19,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness.emulation.program import REPORT
-from harness.inputs import InputError
-from harness.records import GuessedRead
+from vram_ledger.errors import InputError
+from vram_ledger.harness.emulation.program import REPORT
+from vram_ledger.harness.records import GuessedRead
 
 MOST_LINES = 10
 

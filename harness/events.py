@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from harness.records import LiveTensor, PeakSite
+from vram_ledger.harness.records import LiveTensor, PeakSite
 
 LARGEST = 8
 STANDING = ("resident", "workspace")  # not the workload's: parameters and buffers; what libraries took before it

@@ -5,7 +5,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.inputs import InputError, InputFields, WrongEnvironment, read_toml
+from vram_ledger.errors import InputError, WrongEnvironment
+from vram_ledger.harness.inputs import InputFields, read_toml
 
 # A card reports less than its label where firmware or ECC keeps some (an L40 with ECC: 7 %), never much more.
 LEAST_SHARE, MOST_SHARE = 0.90, 1.02

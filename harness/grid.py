@@ -13,8 +13,18 @@ from typing import Any, get_args
 
 import numpy as np
 
-from harness.inputs import InputError, InputFields, read_toml
-from harness.records import CacheKind, Configuration, Images, KernelPath, LogitsKept, ModelClass, Phase, Workload
+from vram_ledger.errors import InputError
+from vram_ledger.harness.inputs import InputFields, read_toml
+from vram_ledger.harness.records import (
+    CacheKind,
+    Configuration,
+    Images,
+    KernelPath,
+    LogitsKept,
+    ModelClass,
+    Phase,
+    Workload,
+)
 
 MOST_CONTEXT_TOKENS = 4_194_304
 MOST_BATCH = 65_536

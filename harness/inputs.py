@@ -4,13 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-
-class InputError(ValueError):
-    """Something that a person wrote is wrong; the commands answer with exit code 2 and touch no file."""
-
-
-class WrongEnvironment(RuntimeError):
-    """The machine is not what was asked for; the commands answer with exit code 3 and touch no file."""
+from vram_ledger.errors import InputError
 
 
 def read_toml(path: Path) -> dict[str, Any]:

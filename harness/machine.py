@@ -6,7 +6,7 @@ from typing import Any
 
 import pynvml
 
-from harness.emulation.wheel import NoEmulation, installed_torch
+from vram_ledger.harness.emulation.wheel import NoEmulation, installed_torch
 
 
 def card_there() -> bool:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, cast
 
-from harness.devices import LoggedRecording
-from harness.events import EventLog, peak_site
-from harness.records import GuessedRead, Held, Kernels, Measured, Peak, Vision, Workload
-from harness.runtimes import transformers as runtime
+from vram_ledger.harness.devices import LoggedRecording
+from vram_ledger.harness.events import EventLog, peak_site
+from vram_ledger.harness.records import GuessedRead, Held, Kernels, Measured, Peak, Vision, Workload
+from vram_ledger.harness.runtimes import transformers as runtime
 
 PROBE_TOKENS = 128
 

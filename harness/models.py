@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from harness.grid import named_file
-from harness.inputs import InputError
+from vram_ledger.errors import InputError
+from vram_ledger.harness.grid import named_file
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 TEXT_FIELDS = (

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.child import START_DEADLINE_S, Child, WorkerFailed
-from harness.gpus import LABEL, Gpu, read_gpus
-from harness.inputs import InputError, WrongEnvironment
-from harness.records import Standard, decode
+from vram_ledger.errors import InputError, WrongEnvironment
+from vram_ledger.harness.child import START_DEADLINE_S, Child, WorkerFailed
+from vram_ledger.harness.gpus import LABEL, Gpu, read_gpus
+from vram_ledger.harness.records import Standard, decode
 
 GIB = 2**30
 PRINTED_BYTES = GIB // 200  # what a figure in GiB with two decimals can be off by

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vram_ledger.errors import InputError
+
 SCHEMA = 2
 READABLE = (1, 2)
 
@@ -41,7 +43,7 @@ MOST_ASPECT = 200
 IMAGE_MARKERS = 2
 
 
-class RecordError(ValueError):
+class RecordError(InputError):
     """A results file, or a line of one, that can't be read; the message names the file and the line."""
 
 

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from harness.child import START_DEADLINE_S, Child, WorkerFailed
-from harness.grid import build_of, cannot_see
-from harness.inputs import InputError
-from harness.models import sha256_of
-from harness.records import Configuration, Environment, RecordError, Workload, decode, encode
-from harness.runner import BUILD_DEADLINE_S, Plan, describe, environment_of
+from vram_ledger.errors import InputError
+from vram_ledger.harness.child import START_DEADLINE_S, Child, WorkerFailed
+from vram_ledger.harness.grid import build_of, cannot_see
+from vram_ledger.harness.models import sha256_of
+from vram_ledger.harness.records import Configuration, Environment, RecordError, Workload, decode, encode
+from vram_ledger.harness.runner import BUILD_DEADLINE_S, Plan, describe, environment_of
 
 NO_GRID = ""
 STATIC_CHUNKS = (

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from harness.inputs import WrongEnvironment
-from harness.records import (
+from vram_ledger.errors import WrongEnvironment
+from vram_ledger.harness.records import (
     Environment,
     Failure,
     Measured,

@@ -11,12 +11,12 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from harness.child import START_DEADLINE_S, Child, WorkerFailed
-from harness.emulation.profile import Emulation
-from harness.gpus import Gpu
-from harness.grid import Grid, build_of
-from harness.inputs import WrongEnvironment
-from harness.records import (
+from vram_ledger.errors import WrongEnvironment
+from vram_ledger.harness.child import START_DEADLINE_S, Child, WorkerFailed
+from vram_ledger.harness.emulation.profile import Emulation
+from vram_ledger.harness.gpus import Gpu
+from vram_ledger.harness.grid import Grid, build_of
+from vram_ledger.harness.records import (
     Configuration,
     DeviceKind,
     Environment,
@@ -30,7 +30,7 @@ from harness.records import (
     decode,
     encode,
 )
-from harness.results import ResultsWriter, settled
+from vram_ledger.harness.results import ResultsWriter, settled
 
 BUILD_DEADLINE_S = 1800
 CRASHES_RETRIED = 1

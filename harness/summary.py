@@ -8,8 +8,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.grid import images_text
-from harness.records import Configuration, Failure, Measured, Measurement, Outcome, OutOfMemory, Peak, ResultsFile
+from vram_ledger.harness.grid import images_text
+from vram_ledger.harness.records import (
+    Configuration,
+    Failure,
+    Measured,
+    Measurement,
+    Outcome,
+    OutOfMemory,
+    Peak,
+    ResultsFile,
+)
 
 GIB = 2**30
 Reading = Callable[[Peak], int | None]

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from harness.devices import Device
-from harness.devices.choose import OutOfMemoryError, device_of
-from harness.events import EventLog, pack
-from harness.gpus import Gpu
-from harness.measure import Progress, event_log, history, measure, observed_kernels
-from harness.nursery import nurse
-from harness.records import (
+from vram_ledger.harness.devices import Device
+from vram_ledger.harness.devices.choose import OutOfMemoryError, device_of
+from vram_ledger.harness.events import EventLog, pack
+from vram_ledger.harness.gpus import Gpu
+from vram_ledger.harness.measure import Progress, event_log, history, measure, observed_kernels
+from vram_ledger.harness.nursery import nurse
+from vram_ledger.harness.records import (
     Configuration,
     Kernels,
     OutOfMemory,
@@ -31,7 +31,7 @@ from harness.records import (
     decode,
     encode,
 )
-from harness.runtimes import transformers as runtime
+from vram_ledger.harness.runtimes import transformers as runtime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

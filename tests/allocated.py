@@ -3,8 +3,8 @@
 import random
 from typing import Any
 
-from analysis.allocation.rules import AllocationFailure, CachingAllocator, Event, Usage
-from analysis.allocation.simulation import Simulation, simulate_events
+from vram_ledger.analysis.allocation.rules import AllocationFailure, CachingAllocator, Event, Usage
+from vram_ledger.analysis.allocation.simulation import Simulation, simulate_events
 
 MIB = 2**20
 EMPTY: Event = ("empty_cache", 0, 0)

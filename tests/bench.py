@@ -21,13 +21,13 @@ from rich.console import Console
 from rich.table import Table
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from harness.devices.fake import FakeDevice
-from harness.gpus import labelled, read_gpus
-from harness.measure import Progress, measure
-from harness.records import Kernels, Measured, Workload
-from harness.runtimes import transformers as runtime
 from tests.conftest import BIG, CONFIGS, CONFIGURATION, ROOT, Asked
 from tests.workers.fake_tensor_mode import FakeTensorDevice
+from vram_ledger.harness.devices.fake import FakeDevice
+from vram_ledger.harness.gpus import labelled, read_gpus
+from vram_ledger.harness.measure import Progress, measure
+from vram_ledger.harness.records import Kernels, Measured, Workload
+from vram_ledger.harness.runtimes import transformers as runtime
 
 UNSEEN = Kernels(delta_rule=None, convolution=None, attention=None, norm=None)
 CARD = "a100-80gb"
@@ -71,7 +71,7 @@ class EmulatedCard:
     """A worker on the emulated card, the 27B built."""
 
     def __init__(self) -> None:
-        self._worker = Asked(CONFIGURATION, "emulated", CARD, "harness.worker")
+        self._worker = Asked(CONFIGURATION, "emulated", CARD, "vram_ledger.harness.worker")
         self.last: Measured | None = None
 
     def forward_s(self, workload: Workload) -> tuple[float, int]:

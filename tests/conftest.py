@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from harness.child import Child
-from harness.emulation.profile import emulation_of, profile_of
-from harness.events import EventLog
-from harness.gpus import labelled, read_gpus
-from harness.machine import card_there
-from harness.records import Configuration, Measured, Workload, decode, encode
+from vram_ledger.harness.child import Child
+from vram_ledger.harness.emulation.profile import emulation_of, profile_of
+from vram_ledger.harness.events import EventLog
+from vram_ledger.harness.gpus import labelled, read_gpus
+from vram_ledger.harness.machine import card_there
+from vram_ledger.harness.records import Configuration, Measured, Workload, decode, encode
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
@@ -78,7 +78,7 @@ def ask() -> Iterator[Ask]:
     workers: dict[Any, Asked] = {}
 
     def worker(
-        device: str = "fake", gpu: str = "h200", module: str = "harness.worker", **fields: Any
+        device: str = "fake", gpu: str = "h200", module: str = "vram_ledger.harness.worker", **fields: Any
     ) -> Asked:  # fmt: skip
         configuration = dataclasses.replace(CONFIGURATION, **fields)
         key = (configuration, device, gpu, module)

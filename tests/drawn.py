@@ -3,8 +3,8 @@
 import re
 import xml.etree.ElementTree as ET
 
-from analysis.reporting.palette import LIGHT
-from analysis.reporting.svg import SVG
+from vram_ledger.analysis.reporting.palette import LIGHT
+from vram_ledger.analysis.reporting.svg import SVG
 
 Place = tuple[float, float]
 

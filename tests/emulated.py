@@ -9,7 +9,8 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.records import (
+from tests.conftest import BIG, ROOT
+from vram_ledger.harness.records import (
     AllocatorProbe,
     Environment,
     GuessedRead,
@@ -22,7 +23,6 @@ from harness.records import (
     Workload,
     read,
 )
-from tests.conftest import BIG, ROOT
 
 MIB = 2**20
 WORKSPACE_BYTES, CONTEXT_BYTES, TOTAL_BYTES = 8_519_680, 424 * MIB, 81_153 * MIB

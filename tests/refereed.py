@@ -2,11 +2,10 @@
 
 import functools
 
-from typer.testing import CliRunner, Result
-
-from analysis.campaign import Campaign, main_campaigns, read_campaign
-from analysis.cli import app
 from tests.conftest import BIG
+from tests.invoked import Result, invoke
+from vram_ledger.analysis.judging.campaign import main_campaigns
+from vram_ledger.analysis.refereeing.campaign import Campaign, read_campaign
 
 # The first request, which every error must name.
 FIRST_REQUEST = "qwen3.5-27b, decode, B=1, L=512: "
@@ -21,4 +20,4 @@ def campaign(model: str = BIG) -> Campaign:
 def run(*arguments: object) -> Result:
     """``python -m analysis validate`` on that campaign."""
     file = campaign().results.path
-    return CliRunner().invoke(app, ["validate", *(str(a) for a in arguments), "--file", str(file)])
+    return invoke("validate", *(str(a) for a in arguments), "--file", str(file))

@@ -4,16 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from analysis.derivation.derived_files import configuration_of
-from analysis.derivation.replays import NotReplayed
-from harness.child import Child
-from harness.events import EventLog, unpack
-from harness.gpus import labelled, read_gpus
-from harness.grid import read_grid
-from harness.records import Configuration, Environment, Kernels, Workload, decode, encode
-from harness.replay import Replays
-from harness.runner import Plan
 from tests.conftest import CONFIGS, NANO
+from vram_ledger.analysis.derivation.derived_files import configuration_of
+from vram_ledger.analysis.derivation.replays import NotReplayed
+from vram_ledger.harness.child import Child
+from vram_ledger.harness.events import EventLog, unpack
+from vram_ledger.harness.gpus import labelled, read_gpus
+from vram_ledger.harness.grid import read_grid
+from vram_ledger.harness.records import Configuration, Environment, Kernels, Workload, decode, encode
+from vram_ledger.harness.replay import Replays
+from vram_ledger.harness.runner import Plan
 
 LAYERS = 4
 SMALL = "qwen3.5-4l-nano"
@@ -32,7 +32,7 @@ def small_config(folder: Path) -> Path:
 class Answers:
     """The harness's replays, asked without a process of its own between; see ``analysis.derivation.replays``."""
 
-    def __init__(self, config: Path, module: str = "harness.worker") -> None:
+    def __init__(self, config: Path, module: str = "vram_ledger.harness.worker") -> None:
         plan = Plan(
             grid=read_grid(CONFIGS / "grids" / "default.toml", SMALL),
             config_file=config,

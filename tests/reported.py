@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Collection
 from pathlib import Path
 
-from analysis.calibration import make_calibration, write_calibration
-from analysis.drift import all_fitted_terms, judge
-from analysis.predicting.capacity import Frontier, Largest
-from analysis.refereeing.breakdown import QUANTITIES
-from harness.records import PHASES, Measured, Outcome, OutOfMemory, Peak, Phase, ResultsFile, Workload
 from tests.synthetic import ENVIRONMENT, SHAPES, campaign, workload, write
+from vram_ledger.analysis.calibrating.calibration import make_calibration, write_calibration
+from vram_ledger.analysis.estimating.breakdown import QUANTITIES
+from vram_ledger.analysis.judging.drift import all_fitted_terms, judge
+from vram_ledger.analysis.predicting.capacity import Frontier, Largest
+from vram_ledger.harness.records import PHASES, Measured, Outcome, OutOfMemory, Peak, Phase, ResultsFile, Workload
 
 BATCHES = (1, 2, 4, 8)
 OOM = OutOfMemory(during="warm", asked_bytes=10**9, free_bytes=0, requested_bytes=84 * 10**9)

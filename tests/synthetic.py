@@ -10,9 +10,10 @@ import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from analysis.formula import predict
-from analysis.model import Shapes, read_shapes
-from harness.records import (
+from tests import conftest
+from vram_ledger.analysis.formula.shapes import Shapes, read_shapes
+from vram_ledger.analysis.formula.terms import predict
+from vram_ledger.harness.records import (
     Configuration,
     Environment,
     Held,
@@ -26,7 +27,6 @@ from harness.records import (
     Workload,
     to_line,
 )
-from tests import conftest
 
 CONFIG = conftest.CONFIGS / "models" / f"{conftest.BIG}.json"
 SHAPES = read_shapes(CONFIG)

@@ -10,7 +10,7 @@ from tests.conftest import NANO, ROOT
 
 def test_the_stored_table_is_what_accelerate_answers() -> None:
     request = json.dumps({"config": f"configs/models/{NANO}.json", "dtype": "bfloat16"})
-    command = [sys.executable, "-m", "harness.runtimes.accelerate_estimate"]
+    command = [sys.executable, "-m", "vram_ledger.harness.runtimes.accelerate_estimate"]
     done = subprocess.run(
         command, input=request, cwd=ROOT, capture_output=True, text=True, timeout=240, check=True
     )  # fmt: skip

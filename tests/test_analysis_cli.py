@@ -11,14 +11,8 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner, Result
 
-from analysis.calibration import CalibrationError, read_calibration
-from analysis.cli import app
-from analysis.drift import judge
-from analysis.formula import predict
-from analysis.tables import markdown, print_verdicts
-from harness.records import SCHEMA, Measurement, OutOfMemory
+from tests.invoked import Result, invoke
 from tests.synthetic import (
     CONFIG,
     CONFIGURATION,
@@ -31,13 +25,18 @@ from tests.synthetic import (
     workloads,
     write,
 )
+from vram_ledger.analysis.calibrating.calibration import CalibrationError, read_calibration
+from vram_ledger.analysis.evidence.tables import markdown, print_verdicts
+from vram_ledger.analysis.formula.terms import predict
+from vram_ledger.analysis.judging.drift import judge
+from vram_ledger.harness.records import SCHEMA, Measurement, OutOfMemory
 
 ROOT = Path(__file__).parents[1]
 NAME = "qwen3.5-27b"
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return invoke(*arguments)
 
 
 def last_line(result: Result) -> str:
@@ -309,8 +308,8 @@ def test_a_model_without_linear_layers_is_judged(tmp_path: Path) -> None:
 
 def test_judging_imports_neither_torch_nor_what_is_slow_to_import(results: Path) -> None:
     program = (
-        "import sys; from typer.testing import CliRunner; from analysis.cli import app; "
-        f"assert CliRunner().invoke(app, ['judge', {str(results)!r}]).exit_code == 0; "
+        "import sys; from tests.invoked import invoke; "
+        f"assert invoke('judge', {str(results)!r}).exit_code == 0; "
         "print([m for m in ('torch', 'transformers', 'pandas', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from analysis.estimators import fitmygpu, kvanta
-from analysis.refereeing.breakdown import Breakdown, Request, added_up
-from analysis.refereeing.changes import changes, worse
-from analysis.refereeing.referee import scored
 from tests.refereed import campaign, run
+from vram_ledger.analysis.estimating.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.estimators import fitmygpu, kvanta
+from vram_ledger.analysis.refereeing.changes import changes, worse
+from vram_ledger.analysis.refereeing.referee import scored
 
 
 def versions(before: Callable[[Request], Breakdown], now: Callable[[Request], Breakdown]) -> list[str]:

@@ -7,8 +7,8 @@ from time import monotonic, sleep
 
 import pytest
 
-from harness.child import Child, Nurseries, WorkerFailed
-from harness.records import Failure
+from vram_ledger.harness.child import Child, Nurseries, WorkerFailed
+from vram_ledger.harness.records import Failure
 
 Stub = Callable[[str], Child]
 

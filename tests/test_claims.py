@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.claims import CLAIMS, NotThere, claims_markdown, read_campaigns
-from harness.records import Images
 from tests.conftest import BIG, ROOT, Ask
+from vram_ledger.analysis.calibrating.claims import CLAIMS, NotThere, claims_markdown, read_campaigns
+from vram_ledger.harness.records import Images
 
 FOLDER = ROOT / "results" / "fake-h200"
 CAMPAIGNS = read_campaigns(FOLDER)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from analysis.estimators import kvanta
-from analysis.refereeing.breakdown import EstimatorError, checked
-from analysis.refereeing.command import running
-from analysis.refereeing.referee import score_all, scored
 from tests.conftest import ROOT
 from tests.refereed import FIRST_REQUEST, campaign, run
+from vram_ledger.analysis.estimating.breakdown import EstimatorError, checked
+from vram_ledger.analysis.estimating.command import running
+from vram_ledger.analysis.estimators import kvanta
+from vram_ledger.analysis.refereeing.referee import score_all, scored
 
 GOOD = {"predicts": "allocated", "weights_bytes": 54_000_000_000, "total_bytes": 55_000_000_000}
 
@@ -130,7 +130,7 @@ def test_a_terminated_validation_takes_its_command_with_it(tmp_path: Path) -> No
 
 
 FUNCTION = """
-from analysis.estimators.kvanta import estimate as kvanta
+from vram_ledger.analysis.estimators.kvanta import estimate as kvanta
 
 
 def estimate(request):

@@ -7,8 +7,8 @@ from typing import Any
 import pynvml
 import pytest
 
-from harness.devices import cuda
-from harness.machine import allocator_settings
+from vram_ledger.harness.devices import cuda
+from vram_ledger.harness.machine import allocator_settings
 
 
 def test_allocator_settings_are_told_as_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from analysis.derivation.derive import UNSOLVED, derive, without
-from analysis.derivation.derive_cli import random_shapes
-from analysis.derivation.derived import Derived, OtherProgram, OutsideDomain
-from analysis.derivation.derived_files import derived_path, phases_of, read_derived, to_json, write_derived
-from analysis.derivation.groups import CONVOLUTION, INPUTS, KV_CACHE, LOGITS, OTHER, RECURRENT, WEIGHTS
-from analysis.derivation.ledger import by_group, closes, ledger_markdown
-from analysis.derivation.moves import moves_text
-from analysis.derivation.pieces import NotDerived
-from analysis.derivation.replays import NotReplayed
-from harness.events import Allocation, EventLog, live_bytes, peak_event
-from harness.records import Environment, Kernels, Phase, Workload
 from tests.conftest import ROOT
 from tests.replayed import Answers, small, small_config
+from vram_ledger.analysis.derivation.derive import UNSOLVED, derive, without
+from vram_ledger.analysis.derivation.derived import Derived, OtherProgram, OutsideDomain
+from vram_ledger.analysis.derivation.derived_files import derived_path, phases_of, read_derived, to_json, write_derived
+from vram_ledger.analysis.derivation.groups import CONVOLUTION, INPUTS, KV_CACHE, LOGITS, OTHER, RECURRENT, WEIGHTS
+from vram_ledger.analysis.derivation.ledger import by_group, closes, ledger_markdown
+from vram_ledger.analysis.derivation.moves import moves_text
+from vram_ledger.analysis.derivation.pieces import NotDerived
+from vram_ledger.analysis.derivation.replays import NotReplayed
+from vram_ledger.analysis.derivation.verify import random_shapes
+from vram_ledger.harness.events import Allocation, EventLog, live_bytes, peak_event
+from vram_ledger.harness.records import Environment, Kernels, Phase, Workload
 
 Formulas = Callable[[str, Phase], Derived]
 # Variant, shapes and the longest context replayed; a chunked prefill calls the model for each chunk of its context.

@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from analysis.cli import app
+from tests.invoked import Result, invoke
 from tests.test_derived import FOLDER, stored
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return invoke(*arguments)
 
 
 def file(phase: str, transformers: str) -> Path:

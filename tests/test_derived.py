@@ -9,19 +9,19 @@ from time import perf_counter
 import numpy as np
 import pytest
 
-from analysis.derivation.derived import Derived
-from analysis.derivation.derived_files import (
+from tests.conftest import CONFIGS, ROOT
+from vram_ledger.analysis.derivation.derived import Derived
+from vram_ledger.analysis.derivation.derived_files import (
     DerivedError,
     UnknownVariant,
     configuration_of,
     stored_formulas,
     variant_of,
 )
-from analysis.derivation.forms import form_text
-from analysis.derivation.groups import OTHER
-from analysis.derivation.ledger import by_group, closes
-from analysis.derivation.moves import moves
-from tests.conftest import CONFIGS, ROOT
+from vram_ledger.analysis.derivation.forms import form_text
+from vram_ledger.analysis.derivation.groups import OTHER
+from vram_ledger.analysis.derivation.ledger import by_group, closes
+from vram_ledger.analysis.derivation.moves import moves
 
 FOLDER = ROOT / "results" / "fake-h200" / "derived"
 STORED = stored_formulas(FOLDER)
@@ -111,7 +111,7 @@ def test_evaluating_needs_no_torch() -> None:
     path = next(FOLDER.glob("qwen3.5-*.json"))
     program = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'fla', 'triton')))\n"
-        "from pathlib import Path; from analysis.derivation.derived_files import read_derived\n"
+        "from pathlib import Path; from vram_ledger.analysis.derivation.derived_files import read_derived\n"
         f"print(read_derived(Path({str(path)!r})).peak_bytes(1, 1000))"
     )
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -6,12 +6,24 @@ from typing import Any
 
 import pytest
 
-from analysis.calibration import Calibration, NotCalibrated, WrongEnvironment, make_calibration
-from analysis.causes import UNEXPLAINED, cause
-from analysis.drift import all_fitted_terms, judge, out_of_memory
-from analysis.formula import predict
-from analysis.verdict import Verdict, decide, exit_code, summary
-from harness.records import (
+from tests.synthetic import (
+    CONFIGURATION,
+    ENVIRONMENT,
+    SHAPES,
+    campaign,
+    measured,
+    reshaped,
+    revalued,
+    workload,
+    workloads,
+)
+from vram_ledger.analysis.calibrating.calibration import Calibration, NotCalibrated, make_calibration
+from vram_ledger.analysis.evidence.verdict import Verdict, decide, exit_code, summary
+from vram_ledger.analysis.formula.terms import predict
+from vram_ledger.analysis.judging.causes import UNEXPLAINED, cause
+from vram_ledger.analysis.judging.drift import all_fitted_terms, judge, out_of_memory
+from vram_ledger.errors import WrongEnvironment
+from vram_ledger.harness.records import (
     AllocatorProbe,
     Environment,
     Failure,
@@ -23,17 +35,6 @@ from harness.records import (
     ResultsFile,
     Standard,
     Workload,
-)
-from tests.synthetic import (
-    CONFIGURATION,
-    ENVIRONMENT,
-    SHAPES,
-    campaign,
-    measured,
-    reshaped,
-    revalued,
-    workload,
-    workloads,
 )
 
 Terms = Callable[[Workload], dict[str, int]]

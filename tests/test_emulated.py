@@ -5,21 +5,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from analysis.calibration import make_calibration, read_calibration
-from analysis.campaign import formulas_for
-from analysis.claims import claims_markdown, read_campaigns
-from analysis.cli import app
-from analysis.derivation.derived_verdict import TERM
-from analysis.drift import all_fitted_terms, judge
-from analysis.model import read_shapes
-from analysis.stored import TOO_FEW
-from analysis.verdict import Verdict, exit_code, point, summary
-from harness.records import Measured, ResultsFile, Workload
 from tests.conftest import BIG, CONFIGS, ROOT
 from tests.emulated import GUESS, WORKSPACE_BYTES, changed, emulated, environment, out_of_memory, replay, standard
+from tests.invoked import Result, invoke
 from tests.synthetic import write
+from vram_ledger.analysis.calibrating.calibration import make_calibration, read_calibration
+from vram_ledger.analysis.calibrating.claims import claims_markdown, read_campaigns
+from vram_ledger.analysis.evidence.verdict import Verdict, exit_code, point, summary
+from vram_ledger.analysis.formula.shapes import read_shapes
+from vram_ledger.analysis.judging.campaign import formulas_for
+from vram_ledger.analysis.judging.derived import TERM
+from vram_ledger.analysis.judging.drift import all_fitted_terms, judge
+from vram_ledger.analysis.judging.stored import TOO_FEW
+from vram_ledger.harness.records import Measured, ResultsFile, Workload
 
 SHAPES = read_shapes(CONFIGS / "models" / f"{BIG}.json")
 Change = Callable[[Workload, Measured], Measured]
@@ -46,7 +45,7 @@ def grown(bytes_of: Callable[[Workload], int], held: bool = False) -> Change:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
+    return invoke(*arguments)
 
 
 def filed(folder: Path, results: ResultsFile, grid: str = "default") -> Path:

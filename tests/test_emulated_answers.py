@@ -5,32 +5,41 @@ from pathlib import Path
 
 import pytest
 
-from analysis.calibration import make_calibration, write_calibration
-from analysis.campaign import campaigns_of, read_campaign, stored_campaign
-from analysis.cards import card_of
-from analysis.drift import all_fitted_terms, judge
-from analysis.kinds import PREDICTED
-from analysis.predicting.capacity import frontier
-from analysis.predicting.held_out import held_out_markdown, held_out_scores
-from analysis.predicting.library import Library
-from analysis.predicting.prediction import ALLOCATOR, DOES_NOT_FIT, FITS, OUTSIDE, WORKSPACE, PredictedTerm, Prediction
-from analysis.predicting.simulated import read_simulated
-from analysis.predicting.workspace import LARGE_BYTES, SMALL_BYTES
-from analysis.refereeing.referee import score_all
-from analysis.refereeing.score import compared
-from analysis.refereeing.scoreboard import scoreboard
-from analysis.refereeing.validation import validation_markdown
-from analysis.reporting.capacity import card_frontiers
-from analysis.reporting.part import parts_of
-from analysis.reporting.report import build
-from analysis.reporting.residuals import residuals_of
-from analysis.reporting.tabular import frontier_table, point_table
-from harness.records import Measured, ResultsFile
 from tests.conftest import BIG, CONFIGS, ROOT
 from tests.emulated import CARD, CONTEXT_BYTES, GUESS, WORKSPACE_BYTES, changed, emulated, out_of_memory, replay
 from tests.reported import frontiers
 from tests.synthetic import write
 from tests.test_emulated import SHAPES, filed, guessing
+from vram_ledger.analysis.calibrating.calibration import make_calibration, write_calibration
+from vram_ledger.analysis.ground.cards import card_of
+from vram_ledger.analysis.ground.kinds import PREDICTED
+from vram_ledger.analysis.judging.campaign import main_campaigns
+from vram_ledger.analysis.judging.drift import all_fitted_terms, judge
+from vram_ledger.analysis.predicting.capacity import frontier
+from vram_ledger.analysis.predicting.held_out import held_out_markdown, held_out_scores
+from vram_ledger.analysis.predicting.library import Library
+from vram_ledger.analysis.predicting.prediction import (
+    ALLOCATOR,
+    DOES_NOT_FIT,
+    FITS,
+    OUTSIDE,
+    WORKSPACE,
+    PredictedTerm,
+    Prediction,
+)
+from vram_ledger.analysis.predicting.simulated import read_simulated
+from vram_ledger.analysis.predicting.workspace import LARGE_BYTES, SMALL_BYTES
+from vram_ledger.analysis.refereeing.campaign import campaigns_of, read_campaign, stored_campaign
+from vram_ledger.analysis.refereeing.referee import score_all
+from vram_ledger.analysis.refereeing.score import compared
+from vram_ledger.analysis.refereeing.scoreboard import scoreboard
+from vram_ledger.analysis.refereeing.validation import validation_markdown
+from vram_ledger.analysis.reporting.capacity import card_frontiers
+from vram_ledger.analysis.reporting.part import parts_of
+from vram_ledger.analysis.reporting.report import build
+from vram_ledger.analysis.reporting.residuals import residuals_of
+from vram_ledger.analysis.reporting.tabular import frontier_table, point_table
+from vram_ledger.harness.records import Measured, ResultsFile
 
 GPUS = CONFIGS / "gpus.toml"
 EMULATED_BANNER, FAKE_BANNER = "EMULATED CARD — no kernels, not measured", "FAKE DEVICE — replayed, not measured"
@@ -138,7 +147,7 @@ def test_ours_is_left_out_of_a_scoreboard_where_a_full_card_left_it_no_form(tmp_
 
 
 def test_a_campaign_of_which_nothing_ran_is_not_among_the_main_ones() -> None:
-    assert all(campaign.points for campaign in campaigns_of(None))
+    assert all(campaign.points for campaign in campaigns_of(main_campaigns()))
 
 
 def test_an_emulated_point_is_answered_with_its_own_counters(tmp_path: Path) -> None:

@@ -7,15 +7,15 @@ from time import monotonic
 
 import pytest
 
-from harness.child import Nurseries
-from harness.emulation.profile import emulation_of, profile_of
-from harness.gpus import labelled, read_gpus
-from harness.grid import read_grid
-from harness.records import Failure, Measured, Measurement, OutOfMemory, ResultsFile, read
-from harness.results import open_results
-from harness.runner import Campaign, Plan, Summary
 from tests.conftest import BIG, CONFIGS, NANO, ROOT
 from tests.synthetic import ENVIRONMENT
+from vram_ledger.harness.child import Nurseries
+from vram_ledger.harness.emulation.profile import emulation_of, profile_of
+from vram_ledger.harness.gpus import labelled, read_gpus
+from vram_ledger.harness.grid import read_grid
+from vram_ledger.harness.records import Failure, Measured, Measurement, OutOfMemory, ResultsFile, read
+from vram_ledger.harness.results import open_results
+from vram_ledger.harness.runner import Campaign, Plan, Summary
 
 GRID = "repeats = 2\n[[points]]\ncontexts_tokens = [256, 1000, 131072]\nbatches = [1, 64]\n"
 CARD = "rtx-3060-12gb"

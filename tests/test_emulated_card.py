@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from harness.emulation import build, wheel
-from harness.emulation.build import LIBRARIES, built_stubs
-from harness.emulation.profile import Profile, emulation_of, profile_of
-from harness.emulation.wheel import InstalledTorch, NoEmulation, find_wheel
-from harness.gpus import labelled, read_gpus
-from harness.machine import card_there
 from tests.conftest import BIG, CONFIGS, NANO, ROOT, Ask
+from vram_ledger.harness.emulation import build, wheel
+from vram_ledger.harness.emulation.build import LIBRARIES, built_stubs
+from vram_ledger.harness.emulation.profile import Profile, emulation_of, profile_of
+from vram_ledger.harness.emulation.wheel import InstalledTorch, NoEmulation, find_wheel
+from vram_ledger.harness.gpus import labelled, read_gpus
+from vram_ledger.harness.machine import card_there
 
 RTX_4090 = labelled(read_gpus(CONFIGS / "gpus.toml"), "rtx-4090")[0]
 PROTOCOL = ROOT / "tests" / "programs" / "published_protocol.py"

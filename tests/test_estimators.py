@@ -4,12 +4,12 @@ from time import perf_counter
 
 import pytest
 
-from analysis.estimators import canitrun, fitmygpu, gguf_parser, llmfit, nominal, sglang, vllm_pool
-from analysis.estimators.catalogue import ESTIMATORS
-from analysis.model import read_shapes
-from analysis.refereeing.breakdown import Request, asked
-from analysis.refereeing.ours import exact_terms
 from tests.conftest import CONFIGS, ROOT
+from vram_ledger.analysis.estimating.breakdown import Request, asked
+from vram_ledger.analysis.estimating.ours import exact_terms
+from vram_ledger.analysis.estimators import canitrun, fitmygpu, gguf_parser, llmfit, nominal, sglang, vllm_pool
+from vram_ledger.analysis.estimators.catalogue import ESTIMATORS
+from vram_ledger.analysis.formula.shapes import read_shapes
 
 MODELS = {name: CONFIGS / "models" / f"{name}.json" for name in ("qwen3.5-27b", "qwen3.5-9b")}
 SHAPES = {name: read_shapes(path) for name, path in MODELS.items()}

@@ -2,7 +2,16 @@
 
 import pytest
 
-from harness.events import Allocation, EventLog, alive, largest, live_bytes, peak_event, signed_sizes, stage_of
+from vram_ledger.harness.events import (
+    Allocation,
+    EventLog,
+    alive,
+    largest,
+    live_bytes,
+    peak_event,
+    signed_sizes,
+    stage_of,
+)
 
 
 def allocation(born: int, died: int | None, size: int) -> Allocation:

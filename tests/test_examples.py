@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 
-from analysis.estimators import fitmygpu
-from analysis.refereeing.referee import score_all, scored
 from tests.conftest import ROOT
 from tests.refereed import campaign, run
+from vram_ledger.analysis.estimators import fitmygpu
+from vram_ledger.analysis.refereeing.referee import score_all, scored
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no node on this machine")

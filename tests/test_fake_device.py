@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from analysis.derivation.derive import without
-from harness.devices.inside import INSIDE
-from harness.events import EventLog, live_bytes, signed_sizes
-from harness.records import Measured
 from tests.conftest import BIG, NANO, ROOT, Ask
+from vram_ledger.analysis.derivation.derive import without
+from vram_ledger.harness.devices.inside import INSIDE
+from vram_ledger.harness.events import EventLog, live_bytes, signed_sizes
+from vram_ledger.harness.records import Measured
 
 TRANSFORMERS = importlib.metadata.version("transformers")
 STATE_BYTES, KV_BYTES_PER_TOKEN, LOGITS_BYTES = 154_927_104, 65_536, 248_320 * 2
@@ -125,8 +125,8 @@ def test_card_s_questions_are_answered_from_its_section() -> None:
     program = (
         "import torch\n"
         "from pathlib import Path\n"
-        "from harness.devices.fake import answer_as\n"
-        "from harness.gpus import labelled, read_gpus\n"
+        "from vram_ledger.harness.devices.fake import answer_as\n"
+        "from vram_ledger.harness.gpus import labelled, read_gpus\n"
         "answer_as(labelled(read_gpus(Path('configs/gpus.toml')), 'h100')[0])\n"
         "p = torch.cuda.get_device_properties(0)\n"
         "print(p.total_memory, p.multi_processor_count, p.L2_cache_size, p.max_threads_per_multi_processor)"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from analysis.evidence import MixedError, counting, fitted_terms, measured, same_configuration, same_environment
-from analysis.fit import (
+from tests.synthetic import CONFIGURATION, ENVIRONMENT, campaign, workload
+from vram_ledger.analysis.evidence.fit import (
     Fit,
     Unidentifiable,
     held_counts,
@@ -16,8 +16,15 @@ from analysis.fit import (
     merged_columns,
     plain_columns,
 )
-from harness.records import Failure, Measurement, OutOfMemory
-from tests.synthetic import CONFIGURATION, ENVIRONMENT, campaign, workload
+from vram_ledger.analysis.evidence.lines import (
+    MixedError,
+    counting,
+    fitted_terms,
+    measured,
+    same_configuration,
+    same_environment,
+)
+from vram_ledger.harness.records import Failure, Measurement, OutOfMemory
 
 CORNERS = [(1, 256), (1, 32_768), (32, 256), (32, 1024), (4, 8192)]
 STATE, CACHE = 154_927_104, 65_536

@@ -4,7 +4,9 @@ import dataclasses
 
 import pytest
 
-from analysis.formula import (
+from tests.synthetic import CONFIGURATION, SHAPES, measured, workload
+from vram_ledger.analysis.formula.shapes import ConfigError
+from vram_ledger.analysis.formula.terms import (
     TERMS,
     Regime,
     conv_bytes_per_sequence,
@@ -16,9 +18,7 @@ from analysis.formula import (
     transient_bytes,
     transient_columns,
 )
-from analysis.model import ConfigError
-from harness.records import PeakSite, Phase
-from tests.synthetic import CONFIGURATION, SHAPES, measured, workload
+from vram_ledger.harness.records import PeakSite, Phase
 
 
 def test_the_27b_cache_takes_65536_bytes_a_token() -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.cards import read_cards
-from harness.gpus import ARCHITECTURES, NOMINAL, Gpu, identified, labelled, read_gpus
-from harness.inputs import InputError, WrongEnvironment
 from tests.conftest import CONFIGS
+from vram_ledger.analysis.ground.cards import read_cards
+from vram_ledger.errors import InputError, WrongEnvironment
+from vram_ledger.harness.gpus import ARCHITECTURES, NOMINAL, Gpu, identified, labelled, read_gpus
 
 GPUS = read_gpus(CONFIGS / "gpus.toml")
 GIB = 2**30

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.grid import build_of, named_file, read_grid, unidentifiable
-from harness.inputs import InputError
-from harness.records import Images
 from tests.conftest import CONFIGS
+from vram_ledger.errors import InputError
+from vram_ledger.harness.grid import build_of, named_file, read_grid, unidentifiable
+from vram_ledger.harness.records import Images
 
 GOOD = "[[points]]\ncontexts_tokens = [512, 4096]\nbatches = [1, 8]\n"
 GRIDS = sorted((CONFIGS / "grids").glob("*.toml"))

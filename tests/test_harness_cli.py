@@ -6,19 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from harness.cli import app
-from harness.events import EventLog, live_bytes
-from harness.records import decode
 from tests.conftest import CONFIGS, NANO
+from tests.invoked import invoke
+from vram_ledger.harness.events import EventLog, live_bytes
+from vram_ledger.harness.records import decode
 
 NANO_CONFIG = CONFIGS / "models" / f"{NANO}.json"
 
 
 def answer(folder: Path, *arguments: str) -> tuple[int, str]:
     """Exit code and last line of ``measure`` with these arguments."""
-    result = CliRunner().invoke(app, ["measure", "--results", str(folder / "results"), *arguments])
+    result = invoke("measure", "--results", str(folder / "results"), *arguments)
     return result.exit_code, result.stderr.strip().splitlines()[-1]
 
 
@@ -82,7 +81,7 @@ def test_campaign_on_the_fake_device_says_so_from_the_first_line_on(tmp_path: Pa
     grid.write_text("repeats = 1\n[[points]]\ncontexts_tokens = [64, 1000]\nbatches = [1, 4]\n", encoding="utf-8")
     done = tmp_path / "done"
     arguments = ["--fake", "a100-40gb", "--model", NANO, "--grid", str(grid), "--results", str(tmp_path)]
-    result = CliRunner().invoke(app, ["measure", *arguments, "--path-to", str(done)])
+    result = invoke("measure", *arguments, "--path-to", str(done))
     assert 0 == result.exit_code, result.output
     assert result.output.startswith("FAKE DEVICE: no CUDA device is used.")
     assert result.output.count("REPLAYED") == 2
@@ -94,6 +93,6 @@ def test_campaign_on_the_fake_device_says_so_from_the_first_line_on(tmp_path: Pa
 def test_event_log_of_a_workload_is_written_as_json(tmp_path: Path) -> None:
     out = tmp_path / "log.json"
     arguments = ["--phase", "prefill", "--context", "100", "--model", NANO, "--out", str(out)]
-    assert 0 == CliRunner().invoke(app, ["log", *arguments]).exit_code
+    assert 0 == invoke("log", *arguments).exit_code
     log: EventLog = decode(EventLog, json.loads(out.read_text(encoding="utf-8")))
     assert max(live_bytes(log)) > 7_813_824

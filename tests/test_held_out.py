@@ -2,12 +2,19 @@
 
 import dataclasses
 
-from analysis.kinds import REPLAYED
-from analysis.predicting.held_out import HeldOut, Interval, held_out_markdown, other_grid, other_models, other_points
-from analysis.predicting.simulated import read_simulated
 from tests.conftest import BIG, ROOT
 from tests.refereed import campaign
 from tests.synthetic import SHAPES
+from vram_ledger.analysis.ground.kinds import REPLAYED
+from vram_ledger.analysis.predicting.held_out import (
+    HeldOut,
+    Interval,
+    held_out_markdown,
+    other_grid,
+    other_models,
+    other_points,
+)
+from vram_ledger.analysis.predicting.simulated import read_simulated
 
 OWN = read_simulated(ROOT / "results" / "fake-h200" / "simulated" / f"{BIG}.default.json")
 

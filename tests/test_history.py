@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from analysis.allocation.history import Agreement, Divergence, compare, read_history
-from analysis.allocation.rules import AllocatorError
 from tests.allocated import EMPTY, MIB, alloc, free, usage
 from tests.conftest import NANO, ROOT
+from vram_ledger.analysis.allocation.history import Agreement, Divergence, compare, read_history
+from vram_ledger.analysis.allocation.rules import AllocatorError
 
 
 def entry(action: str, address: int, size: int, **more: int) -> dict[str, Any]:

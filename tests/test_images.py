@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from harness.records import CHANNELS, LEAST_PIXELS, MERGED_PIXELS, MOST_PIXELS, PATCH_FRAMES, PATCH_PIXELS, Images
+from vram_ledger.harness.records import (
+    CHANNELS,
+    LEAST_PIXELS,
+    MERGED_PIXELS,
+    MOST_PIXELS,
+    PATCH_FRAMES,
+    PATCH_PIXELS,
+    Images,
+)
 
 SIZES = [
     (1024, 1024),

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from harness.devices.attention import kernel_of
-from harness.devices.inside import splits_of
-from harness.events import EventLog, signed_sizes
 from tests.conftest import BIG, NANO, Ask
+from vram_ledger.harness.devices.attention import kernel_of
+from vram_ledger.harness.devices.inside import splits_of
+from vram_ledger.harness.events import EventLog, signed_sizes
 
 SHAPES: list[tuple[str, int, int, dict[str, Any]]] = [
     ("prefill", 1, 1, {}),

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from analysis.calibration import make_calibration, write_calibration
-from analysis.drift import all_fitted_terms, judge
-from analysis.kinds import KINDS, PREDICTED, WORDS, kind_of, kinds_of, predicted_banner
-from analysis.published import readme_table
-from analysis.tables import markdown
-from harness.records import DeviceKind
 from tests.synthetic import ENVIRONMENT, SHAPES, campaign
+from vram_ledger.analysis.calibrating.calibration import make_calibration, write_calibration
+from vram_ledger.analysis.calibrating.published import calibrations_table
+from vram_ledger.analysis.evidence.tables import markdown
+from vram_ledger.analysis.ground.kinds import KINDS, PREDICTED, WORDS, kind_of, kinds_of, predicted_banner
+from vram_ledger.analysis.judging.drift import all_fitted_terms, judge
+from vram_ledger.harness.records import DeviceKind
 
 DEVICES = typing.get_args(DeviceKind)
 LABELS = {"cuda": "h100", "emulated": "emulated-h100", "fake": "fake-h100"}
@@ -62,7 +62,7 @@ def test_readme_says_of_every_calibration_what_it_was_fitted_to(tmp_path: Path) 
         (tmp_path / label).mkdir()
         made = make_calibration(own, all_fitted_terms(own), judge(own, SHAPES), name)
         write_calibration(made, tmp_path / label / name)
-    where = [row.split("|")[1].strip() for row in readme_table(tmp_path).splitlines()[2:]]
+    where = [row.split("|")[1].strip() for row in calibrations_table(tmp_path).splitlines()[2:]]
     assert ["emulated-h100 (emulated)", "fake-h100 (replayed)", "h100"] == where
 
 

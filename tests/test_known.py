@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.devices.known import KnownValues, UnknownValue
+from vram_ledger.harness.devices.known import KnownValues, UnknownValue
 
 
 @pytest.fixture(autouse=True)

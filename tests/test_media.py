@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.records import Images, Measured
 from tests.conftest import BIG, NANO, Ask
+from vram_ledger.harness.records import Images, Measured
 
 PAIR = Images(count=2, height_pixels=256, width_pixels=320)  # 80 tokens each, of 4 patches
 

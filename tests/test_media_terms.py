@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from analysis.formula import exact_terms
-from analysis.model import read_shapes
-from analysis.verdict import Verdict
-from harness.records import Images
 from tests.conftest import NANO, Ask
 from tests.test_planted import SHIPPED, campaign, drifted, nothing
+from vram_ledger.analysis.evidence.verdict import Verdict
+from vram_ledger.analysis.formula.shapes import read_shapes
+from vram_ledger.analysis.formula.terms import exact_terms
+from vram_ledger.harness.records import Images
 
 PAIR = Images(count=2, height_pixels=256, width_pixels=320)
 AXES = 'images = ["1x256x256"]\n'

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from analysis.model import (
+from vram_ledger.analysis.formula.shapes import (
     ConfigError,
     Shapes,
     checkpoint_bytes,

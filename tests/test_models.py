@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from harness.inputs import InputError
-from harness.models import checkpoint_of, model_file
 from tests.conftest import CONFIGS, NANO
+from vram_ledger.errors import InputError
+from vram_ledger.harness.models import checkpoint_of, model_file
 
 MODELS = CONFIGS / "models"
 NANO_CONFIG = MODELS / f"{NANO}.json"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.reporting.palette import COLOURS
+from vram_ledger.analysis.reporting.palette import COLOURS
 
 SCHEMES = pytest.mark.parametrize("dark", [False, True])
 

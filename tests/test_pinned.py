@@ -2,8 +2,8 @@
 
 import pytest
 
-from analysis.predicting.pinned import pinned_bytes, pins
 from tests.synthetic import CACHE_27B, CONFIGURATION, SHAPES, workload
+from vram_ledger.analysis.predicting.pinned import pinned_bytes, pins
 
 
 @pytest.mark.parametrize(

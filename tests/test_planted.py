@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from analysis.drift import judge
-from analysis.model import read_shapes
-from analysis.verdict import Verdict, exit_code
-from harness.child import Child
-from harness.gpus import labelled, read_gpus
-from harness.grid import read_grid
-from harness.records import read
-from harness.results import open_results
-from harness.runner import Campaign, Plan
 from tests.conftest import CONFIGS, NANO
 from tests.test_records import ENVIRONMENT
+from vram_ledger.analysis.evidence.verdict import Verdict, exit_code
+from vram_ledger.analysis.formula.shapes import read_shapes
+from vram_ledger.analysis.judging.drift import judge
+from vram_ledger.harness.child import Child
+from vram_ledger.harness.gpus import labelled, read_gpus
+from vram_ledger.harness.grid import read_grid
+from vram_ledger.harness.records import read
+from vram_ledger.harness.results import open_results
+from vram_ledger.harness.runner import Campaign, Plan
 
 SHIPPED = CONFIGS / "models" / f"{NANO}.json"
 GRID = "repeats = 0\n{axes}[[points]]\ncontexts_tokens = [128, 1024]\nbatches = [1, 4]\n"
@@ -43,7 +43,9 @@ def seventeen_full_layers(config: dict[str, Any]) -> None:
     config["text_config"]["layer_types"][0] = "full_attention"
 
 
-def campaign(folder: Path, change: Change, axes: str = "", module: str = "harness.worker") -> tuple[Verdict, ...]:
+def campaign(
+    folder: Path, change: Change, axes: str = "", module: str = "vram_ledger.harness.worker"
+) -> tuple[Verdict, ...]:
     """The verdicts of a measured change, judged against the shipped config."""
     config = json.loads(SHIPPED.read_text(encoding="utf-8"))
     change(config)
@@ -77,12 +79,12 @@ def test_unchanged_run_flags_nothing(tmp_path: Path) -> None:
     ("change", "axes", "module", "terms", "named"),
     [
         (nothing, "", "tests.workers.bf16_state", {"recurrent_state"}, "bf16"),
-        (conv_width_3, "", "harness.worker", {"weights", "conv_state"}, "3"),
-        (two_kv_heads, "", "harness.worker", {"weights", "kv_cache"}, "2 KV heads instead of 4"),
+        (conv_width_3, "", "vram_ledger.harness.worker", {"weights", "conv_state"}, "3"),
+        (two_kv_heads, "", "vram_ledger.harness.worker", {"weights", "kv_cache"}, "2 KV heads instead of 4"),
         (
             seventeen_full_layers,
             "",
-            "harness.worker",
+            "vram_ledger.harness.worker",
             {"weights", "kv_cache", "recurrent_state", "conv_state"},
             "17 full-attention layers instead of 16",
         ),

@@ -7,14 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from analysis.cli import app
 from tests.conftest import ROOT
+from tests.invoked import Result, invoke
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
+    return invoke(*arguments)
 
 
 def test_prefill_that_does_not_fit_says_in_which_chunks_it_does() -> None:
@@ -101,7 +100,7 @@ def test_config_that_is_not_json_is_named(tmp_path: Path) -> None:
 
 def test_answer_comes_within_a_second_without_torch() -> None:
     program = (
-        "import sys; from analysis.cli import app\n"
+        "import sys; from vram_ledger.cli import app\n"
         "sys.argv = ['analysis', 'predict', '--gpu', 'h200']\n"
         "try:\n    app()\nfinally:\n    print(sorted({'torch', 'pandas'} & set(sys.modules)), file=sys.stderr)"
     )

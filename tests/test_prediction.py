@@ -8,20 +8,29 @@ from pathlib import Path
 
 import pytest
 
-from analysis.calibration import make_calibration, write_calibration
-from analysis.cards import Card, CardError, card_of, read_amount
-from analysis.derivation.derived_files import variant_of
-from analysis.drift import all_fitted_terms, judge
-from analysis.model import ConfigError
-from analysis.predicting.capacity import frontier
-from analysis.predicting.configs import known_as
-from analysis.predicting.library import Library
-from analysis.predicting.prediction import ALLOCATOR, DOES_NOT_FIT, FITS, OUTSIDE, TRANSIENT, WITHIN_MARGIN, judged
-from analysis.predicting.predictor import NothingKnown, Predictor
-from analysis.predicting.simulated import read_simulated
-from harness.records import Environment, Measured, Measurement, OutOfMemory, ResultsFile
 from tests.conftest import BIG, CONFIGS, ROOT
 from tests.synthetic import ENVIRONMENT, SHAPES, campaign, workload, write
+from vram_ledger.analysis.calibrating.calibration import make_calibration, write_calibration
+from vram_ledger.analysis.derivation.derived_files import variant_of
+from vram_ledger.analysis.formula.shapes import ConfigError
+from vram_ledger.analysis.ground.cards import Card, CardError, card_of, read_amount
+from vram_ledger.analysis.judging.drift import all_fitted_terms, judge
+from vram_ledger.analysis.predicting.capacity import frontier
+from vram_ledger.analysis.predicting.configs import known_as
+from vram_ledger.analysis.predicting.library import Library
+from vram_ledger.analysis.predicting.prediction import (
+    ALLOCATOR,
+    DOES_NOT_FIT,
+    FITS,
+    OUTSIDE,
+    TRANSIENT,
+    WITHIN_MARGIN,
+    judged,
+)
+from vram_ledger.analysis.predicting.predictor import Predictor
+from vram_ledger.analysis.predicting.simulated import read_simulated
+from vram_ledger.errors import NothingKnown
+from vram_ledger.harness.records import Environment, Measured, Measurement, OutOfMemory, ResultsFile
 
 GPUS = CONFIGS / "gpus.toml"
 GIB = 2**30

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.refereeing.predictions import read_predictions
 from tests.conftest import BIG
 from tests.refereed import campaign, run
+from vram_ledger.analysis.estimating.predictions import read_predictions
 
 
 def predictions(tmp_path: Path, *lines: str) -> Path:

@@ -6,17 +6,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from harness import cli
-from harness.child import WorkerFailed
-from harness.devices import cuda
-from harness.devices.cpu import CpuDevice
-from harness.gpus import Gpu, read_gpus
-from harness.inputs import InputError, WrongEnvironment
-from harness.profile import label_of, section_text, store, take
-from harness.records import Failure, Standard, encode
 from tests.conftest import CONFIGS
+from tests.invoked import invoke
+from vram_ledger.commands import instruments
+from vram_ledger.errors import InputError, WrongEnvironment
+from vram_ledger.harness.child import WorkerFailed
+from vram_ledger.harness.devices import cuda
+from vram_ledger.harness.devices.cpu import CpuDevice
+from vram_ledger.harness.gpus import Gpu, read_gpus
+from vram_ledger.harness.profile import label_of, section_text, store, take
+from vram_ledger.harness.records import Failure, Standard, encode
 
 FOUND = {
     "device": "cuda",
@@ -178,15 +178,15 @@ def test_silicon_is_read_from_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_command_prints_the_section_and_stores_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "card_there", lambda: True)
-    monkeypatch.setattr(cli, "take", lambda order, label: taken(label))
-    done = CliRunner().invoke(cli.app, ["profile", "--to", str(tmp_path / "gpus.toml")])
+    monkeypatch.setattr(instruments, "card_there", lambda: True)
+    monkeypatch.setattr(instruments, "take", lambda order, label: taken(label))
+    done = invoke("profile", "--to", str(tmp_path / "gpus.toml"))
     assert (0, True) == (done.exit_code, done.stdout.startswith(SECTION))
     assert SECTION == (tmp_path / "gpus.toml").read_text(encoding="utf-8")
 
 
 def test_command_without_a_card_leaves_with_three(tmp_path: Path, no_card: None) -> None:
-    done = CliRunner().invoke(cli.app, ["profile", "--label", "rtx-9999", "--to", str(tmp_path / "gpus.toml")])
+    done = invoke("profile", "--label", "rtx-9999", "--to", str(tmp_path / "gpus.toml"))
     assert 3 == done.exit_code
     assert "exit 3: environment not as asked: a profile is taken of a card" in done.stderr.strip().splitlines()[-1]
     assert [] == list(tmp_path.iterdir())

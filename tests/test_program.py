@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from analysis.derivation.derive_cli import random_shapes
-from analysis.derivation.derived_files import configuration_of, read_derived
-from analysis.model import read_shapes, resident_bytes
-from analysis.predicting import program
-from analysis.predicting.simulated import read_simulated
-from harness.events import STANDING, peak_event
-from harness.records import Configuration, Workload
 from tests.conftest import BIG, CONFIGS, CONFIGURATION, NANO, ROOT, Ask
+from vram_ledger.analysis.derivation.derived_files import configuration_of, read_derived
+from vram_ledger.analysis.derivation.verify import random_shapes
+from vram_ledger.analysis.formula.shapes import read_shapes, resident_bytes
+from vram_ledger.analysis.predicting import program
+from vram_ledger.analysis.predicting.simulated import read_simulated
+from vram_ledger.harness.events import STANDING, peak_event
+from vram_ledger.harness.records import Configuration, Workload
 
 FAKE = ROOT / "results" / "fake-h200"
 FORMULAS = sorted(p for p in (FAKE / "derived").glob("*.json") if "static" not in p.name)

@@ -9,8 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from analysis.published import BEGIN, END, NotPublished, calibrations, digest, unannounced, write_readme
 from tests.conftest import ROOT
+from vram_ledger.analysis.calibrating.published import (
+    BEGIN,
+    END,
+    NotPublished,
+    calibrations,
+    digest,
+    unannounced,
+    write_table,
+)
 
 RESULTS = ROOT / "results"
 PATTERNS = (
@@ -82,4 +90,4 @@ def test_readme_without_the_marked_place_is_refused(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"{BEGIN}\n", encoding="utf-8")
     with pytest.raises(NotPublished, match=END):
-        write_readme(readme, RESULTS)
+        write_table(readme, RESULTS)

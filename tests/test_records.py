@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.records import (
+from tests.conftest import CONFIGURATION
+from vram_ledger.harness.records import (
     AllocatorProbe,
     Environment,
     Failure,
@@ -25,7 +26,6 @@ from harness.records import (
     read,
     to_line,
 )
-from tests.conftest import CONFIGURATION
 
 ENVIRONMENT = Environment(
     device="cuda",

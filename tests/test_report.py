@@ -8,24 +8,23 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from analysis.campaign import read_campaign
-from analysis.cli import app
-from analysis.kinds import PREDICTED
-from analysis.predicting.capacity import Largest
-from analysis.reporting.capacity import alike, card_frontiers
-from analysis.reporting.drawing import spread
-from analysis.reporting.palette import COLOURS
-from analysis.reporting.part import Part, chosen, ledger, parts_of
-from analysis.reporting.report import Report, build, write
-from analysis.reporting.residuals import residual_role, residual_text
-from analysis.reporting.svg import MARK, SVG, inline, own_id, plain
-from analysis.reporting.tabular import breakdown_rows, frontier_table
-from harness.records import Measured, Measurement
 from tests.conftest import ROOT
+from tests.invoked import invoke
 from tests.reported import frontiers, points, stored
 from tests.synthetic import CONFIG, CONFIGURATION, campaign
+from vram_ledger.analysis.ground.kinds import PREDICTED
+from vram_ledger.analysis.predicting.capacity import Largest
+from vram_ledger.analysis.refereeing.campaign import read_campaign
+from vram_ledger.analysis.reporting.capacity import alike, card_frontiers
+from vram_ledger.analysis.reporting.drawing import spread
+from vram_ledger.analysis.reporting.palette import COLOURS
+from vram_ledger.analysis.reporting.part import Part, chosen, ledger, parts_of
+from vram_ledger.analysis.reporting.report import Report, build, write
+from vram_ledger.analysis.reporting.residuals import residual_role, residual_text
+from vram_ledger.analysis.reporting.svg import MARK, SVG, inline, own_id, plain
+from vram_ledger.analysis.reporting.tabular import breakdown_rows, frontier_table
+from vram_ledger.harness.records import Measured, Measurement
 
 SCRIPT = '"\'><script>alert(1)<script> onload=" font-family: x; #0b66b8 id="z"'
 BROKEN = "bell \x07, null \x00, next line\x85, \ufffe, new\nline"
@@ -110,8 +109,8 @@ def test_whatever_was_measured_is_escaped(tmp_path: Path, monkeypatch: pytest.Mo
     models.mkdir(parents=True)
     shutil.copy(CONFIG, models / f"{SCRIPT}.json")
     shutil.copy(ROOT / "configs" / "gpus.toml", models.parent)
-    monkeypatch.setattr("analysis.campaign.REPOSITORY", tmp_path)
-    monkeypatch.setattr("analysis.reporting.sections.REPOSITORY", tmp_path)
+    monkeypatch.setattr("vram_ledger.analysis.judging.campaign.REPOSITORY", tmp_path)
+    monkeypatch.setattr("vram_ledger.analysis.reporting.sections.REPOSITORY", tmp_path)
     changed = {"gpu_name": SCRIPT, "platform": BROKEN, "gpu_label": f"{SCRIPT} {BROKEN}"}
     own = campaign(environment=dataclasses.replace(campaign().environment, **changed))  # type: ignore[arg-type]
     results = dataclasses.replace(own, measurements=tuple(map(_hostile, own.measurements)))
@@ -192,14 +191,14 @@ def test_drift_is_on_the_page(tmp_path: Path) -> None:
 def test_a_file_that_is_no_results_file_is_refused_and_nothing_is_written(tmp_path: Path, text: str) -> None:
     wrong = tmp_path / "wrong.jsonl"
     wrong.write_bytes(text.encode(errors="surrogateescape"))
-    done = CliRunner().invoke(app, ["report", str(stored(tmp_path)), str(wrong), "--to", str(tmp_path / "to")])
+    done = invoke("report", str(stored(tmp_path)), str(wrong), "--to", str(tmp_path / "to"))
     assert (2, "exit 2: bad input") == (done.exit_code, done.stderr.splitlines()[-1][:17])
     assert not (tmp_path / "to").exists()
 
 
 def test_one_configuration_twice_is_refused(tmp_path: Path) -> None:
     file = str(stored(tmp_path))
-    done = CliRunner().invoke(app, ["report", file, file, "--to", str(tmp_path / "to")])
+    done = invoke("report", file, file, "--to", str(tmp_path / "to"))
     assert 2 == done.exit_code
     assert "name the one to report" in done.stderr
 

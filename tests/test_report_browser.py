@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from analysis.reporting.report import build, write
 from tests.conftest import ROOT
 from tests.reported import frontiers, of_a_card, stored
+from vram_ledger.analysis.reporting.report import build, write
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (

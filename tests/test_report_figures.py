@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from analysis.campaign import stored_campaign
-from analysis.estimators.catalogue import ESTIMATORS
-from analysis.refereeing.breakdown import Breakdown, Estimator, EstimatorError, Request
-from analysis.reporting.capacity import frontier_figure, frontier_heading
-from analysis.reporting.drawing import Drawing, styled
-from analysis.reporting.estimates import ESTIMATOR_LINES, SHOWN
-from analysis.reporting.palette import ramp
-from analysis.reporting.part import SEGMENTS, Part, chosen, ledger, parts_of
-from analysis.reporting.report import Report, build
-from analysis.reporting.residuals import residual
-from analysis.reporting.svg import inline
-from harness.records import Measured, OutOfMemory, ResultsFile
 from tests.drawn import bars, leaders, lines, marks, texts
 from tests.reported import OOM, frontiers, of_a_card, points, stored
 from tests.synthetic import CONTEXTS, campaign
+from vram_ledger.analysis.estimating.breakdown import Breakdown, Estimator, EstimatorError, Request
+from vram_ledger.analysis.estimators.catalogue import ESTIMATORS
+from vram_ledger.analysis.refereeing.campaign import stored_campaign
+from vram_ledger.analysis.reporting.capacity import frontier_figure, frontier_heading
+from vram_ledger.analysis.reporting.drawing import Drawing, styled
+from vram_ledger.analysis.reporting.estimates import ESTIMATOR_LINES, SHOWN
+from vram_ledger.analysis.reporting.palette import ramp
+from vram_ledger.analysis.reporting.part import SEGMENTS, Part, chosen, ledger, parts_of
+from vram_ledger.analysis.reporting.report import Report, build
+from vram_ledger.analysis.reporting.residuals import residual
+from vram_ledger.analysis.reporting.svg import inline
+from vram_ledger.harness.records import Measured, OutOfMemory, ResultsFile
 
 ROLES = {batch: f"ramp-{n}" for batch, n in ((1, 0), (2, 3), (8, 7))}
 

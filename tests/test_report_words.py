@@ -5,19 +5,18 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from analysis.campaign import stored_campaign
-from analysis.cli import app
-from analysis.refereeing.scoreboard import assumptions, median_table, scoreboard
-from analysis.reporting.findings import findings
-from analysis.reporting.part import Part, parts_of
-from analysis.reporting.report import Report, build
-from analysis.reporting.sections import commands, points_text
-from analysis.reporting.tabular import Table, board_tables, table
 from tests.conftest import ROOT
+from tests.invoked import invoke
 from tests.reported import frontiers, stored
 from tests.synthetic import CACHE_27B, STATE_27B, campaign
+from vram_ledger.analysis.refereeing.campaign import stored_campaign
+from vram_ledger.analysis.refereeing.scoreboard import assumptions, median_table, scoreboard
+from vram_ledger.analysis.reporting.findings import findings
+from vram_ledger.analysis.reporting.part import Part, parts_of
+from vram_ledger.analysis.reporting.report import Report, build
+from vram_ledger.analysis.reporting.sections import commands, points_text
+from vram_ledger.analysis.reporting.tabular import Table, board_tables, table
 
 AXES = ROOT / "results" / "fake-h200" / "axes"
 MAIN = sorted((ROOT / "results" / "fake-h200" / "default").glob("qwen3.5-27b.fake.*.jsonl"))[0]
@@ -160,6 +159,6 @@ def test_commands_are_quoted_for_a_shell(part: Part) -> None:
 
 
 def test_a_report_of_named_files_needs_a_folder(folder: Path) -> None:
-    done = CliRunner().invoke(app, ["report", str(stored(folder))])
+    done = invoke("report", str(stored(folder)))
     assert 2 == done.exit_code
     assert "name a folder (RESULTS=…)" in done.stderr

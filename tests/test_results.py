@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.inputs import WrongEnvironment
-from harness.records import Failure, Measurement, OutOfMemory, RecordError, read, to_line
-from harness.results import open_results, results_path, settled
 from tests.test_records import ENVIRONMENT, MEASURED, WORKLOAD
+from vram_ledger.errors import WrongEnvironment
+from vram_ledger.harness.records import Failure, Measurement, OutOfMemory, RecordError, read, to_line
+from vram_ledger.harness.results import open_results, results_path, settled
 
 LINE = Measurement(workload=WORKLOAD, repeat=0, outcome=MEASURED)
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from analysis.allocation.rules import AllocationFailure, AllocatorError
-from analysis.allocation.simulation import probe, simulate_events
-from harness.records import AllocatorProbe
 from tests.allocated import EMPTY, MIB, after, alloc, fitted, free, refused, usage
+from vram_ledger.analysis.allocation.rules import AllocationFailure, AllocatorError
+from vram_ledger.analysis.allocation.simulation import probe, simulate_events
+from vram_ledger.harness.records import AllocatorProbe
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from analysis.allocation.rules import CachingAllocator, Event, block_bytes, segment_bytes
 from tests.allocated import EMPTY, MIB, after, fitted, free, random_events, refused, usage
+from vram_ledger.analysis.allocation.rules import CachingAllocator, Event, block_bytes, segment_bytes
 
 SEEDS = range(20)
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from harness.child import WorkerFailed
-from harness.gpus import labelled, read_gpus
-from harness.grid import Grid, read_grid
-from harness.records import Failure, Measured, OutOfMemory, Workload, decode, encode, read
-from harness.results import open_results
-from harness.runner import Campaign, Plan, Summary, spread
 from tests.conftest import CONFIGS, NANO
 from tests.test_records import ENVIRONMENT, MEASURED
+from vram_ledger.harness.child import WorkerFailed
+from vram_ledger.harness.gpus import labelled, read_gpus
+from vram_ledger.harness.grid import Grid, read_grid
+from vram_ledger.harness.records import Failure, Measured, OutOfMemory, Workload, decode, encode, read
+from vram_ledger.harness.results import open_results
+from vram_ledger.harness.runner import Campaign, Plan, Summary, spread
 
 GRID = "repeats = 0\n[[points]]\nphases = ['prefill']\ncontexts_tokens = [64, 128, 4096]\nbatches = [1, 8]\n"
 FULL = OutOfMemory(during="warm", asked_bytes=9, free_bytes=1, requested_bytes=5)

@@ -6,14 +6,14 @@ from os import environ
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from analysis.campaign import main_campaigns, read_campaign
-from analysis.cli import app
-from analysis.estimators.catalogue import ESTIMATORS
-from analysis.refereeing.referee import OURS
-from analysis.refereeing.scoreboard import Board, scoreboard
 from tests.conftest import BIG, ROOT
+from tests.invoked import invoke
+from vram_ledger.analysis.estimators.catalogue import ESTIMATORS
+from vram_ledger.analysis.judging.campaign import main_campaigns
+from vram_ledger.analysis.refereeing.campaign import read_campaign
+from vram_ledger.analysis.refereeing.referee import OURS
+from vram_ledger.analysis.refereeing.scoreboard import Board, scoreboard
 
 FILES = ("scoreboard.md", "scoreboard.csv")
 
@@ -44,7 +44,7 @@ def test_points_that_the_card_could_not_hold_are_left_out(board: Board) -> None:
 
 @pytest.mark.parametrize("file", FILES)
 def test_the_stored_scoreboard_is_the_generated_one(file: str, tmp_path: Path) -> None:
-    CliRunner().invoke(app, ["scoreboard", "--to", str(tmp_path)])
+    invoke("scoreboard", "--to", str(tmp_path))
     assert (ROOT / "results" / file).read_bytes() == (tmp_path / file).read_bytes()
 
 

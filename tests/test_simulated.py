@@ -4,19 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from analysis.derivation.derived_files import configuration_of
-from analysis.model import read_shapes
-from analysis.predicting.simulate import drawn, simulated
-from analysis.predicting.simulated import (
+from tests.conftest import BIG, CONFIGS, CONFIGURATION, ROOT
+from vram_ledger.analysis.derivation.derived_files import configuration_of
+from vram_ledger.analysis.formula.shapes import read_shapes
+from vram_ledger.analysis.predicting.simulate import drawn, simulated
+from vram_ledger.analysis.predicting.simulated import (
     Excess,
     Share,
     SimulatedError,
     read_simulated,
     write_simulated,
 )
-from harness.events import Allocation, EventLog
-from harness.records import Kernels, Workload
-from tests.conftest import BIG, CONFIGS, CONFIGURATION, ROOT
+from vram_ledger.harness.events import Allocation, EventLog
+from vram_ledger.harness.records import Kernels, Workload
 
 STORED = sorted((ROOT / "results" / "fake-h200" / "simulated").glob("*.json"))
 

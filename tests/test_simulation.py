@@ -4,18 +4,18 @@ import dataclasses
 
 import pytest
 
-from analysis.allocation.rules import AllocatorError
-from analysis.allocation.simulation import (
+from tests.allocated import MIB, alloc, fitted, free, refused, usage
+from tests.synthetic import ENVIRONMENT
+from vram_ledger.analysis.allocation.rules import AllocatorError
+from vram_ledger.analysis.allocation.simulation import (
     Simulation,
     log_events,
     require_default_rules,
     simulate,
     simulate_events,
 )
-from harness.events import Allocation, EventLog
-from harness.records import AllocatorProbe
-from tests.allocated import MIB, alloc, fitted, free, refused, usage
-from tests.synthetic import ENVIRONMENT
+from vram_ledger.harness.events import Allocation, EventLog
+from vram_ledger.harness.records import AllocatorProbe
 
 
 def storage(born: int, died: int | None, size: int) -> Allocation:

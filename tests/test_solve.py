@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from analysis.derivation.forms import COLUMNS, Domain, call_factors, columns_of, design
-from analysis.derivation.maxima import Space, largest_forms
-from analysis.derivation.regimes import NoRanges, number_of, ranges, with_mask
-from analysis.derivation.solve import NotAForm, Solver
+from vram_ledger.analysis.derivation.forms import COLUMNS, Domain, call_factors, columns_of, design
+from vram_ledger.analysis.derivation.maxima import Space, largest_forms
+from vram_ledger.analysis.derivation.regimes import NoRanges, number_of, ranges, with_mask
+from vram_ledger.analysis.derivation.solve import NotAForm, Solver
 
 SHAPES = [(1, 1024), (1, 8190), (4, 1024), (4, 8192), (3, 3001), (7, 77)]
 BATCHES, CONTEXTS = np.array(SHAPES).T

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from analysis.refereeing.breakdown import Breakdown, Request, added_up
-from analysis.refereeing.ours import exact_terms
-from analysis.refereeing.referee import scored
-from analysis.refereeing.suspects import named
 from tests.refereed import campaign
+from vram_ledger.analysis.estimating.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.estimating.ours import exact_terms
+from vram_ledger.analysis.refereeing.referee import scored
+from vram_ledger.analysis.refereeing.suspects import named
 
 
 def planted(**changes: Callable[[Request, dict[str, int]], float]) -> dict[str, str]:

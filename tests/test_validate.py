@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from analysis.estimators import fitmygpu
-from analysis.refereeing.breakdown import EstimatorError
-from analysis.refereeing.referee import OURS, scored
-from analysis.refereeing.score import by_term, errors, read_tolerance
 from tests.refereed import campaign, run
+from vram_ledger.analysis.estimating.breakdown import EstimatorError
+from vram_ledger.analysis.estimators import fitmygpu
+from vram_ledger.analysis.refereeing.referee import OURS, scored
+from vram_ledger.analysis.refereeing.score import by_term, errors, read_tolerance
 
 
 def test_a_replayed_result_is_compared_as_requested_and_says_so() -> None:

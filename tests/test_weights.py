@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from harness.child import Child
-from harness.gpus import labelled, read_gpus
-from harness.models import checkpoint_of
-from harness.records import Measured, Workload, decode, encode
 from tests.conftest import CONFIGS, CONFIGURATION, DEADLINE_S, NANO, Ask
+from vram_ledger.harness.child import Child
+from vram_ledger.harness.gpus import labelled, read_gpus
+from vram_ledger.harness.models import checkpoint_of
+from vram_ledger.harness.records import Measured, Workload, decode, encode
 
 NANO_CONFIG = CONFIGS / "models" / f"{NANO}.json"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from analysis.allocation.rules import AllocatorError, CachingAllocator, Event, SegmentEvent, Usage
+from vram_ledger.analysis.allocation.rules import AllocatorError, CachingAllocator, Event, SegmentEvent, Usage
 
 IGNORED_ACTIONS = ("free_requested", "snapshot", "oom")
 

@@ -5,8 +5,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from analysis.allocation.rules import AllocationFailure, AllocatorError, CachingAllocator, Event, Usage
-from harness.records import AllocatorProbe, Environment
+from vram_ledger.analysis.allocation.rules import AllocationFailure, AllocatorError, CachingAllocator, Event, Usage
+from vram_ledger.harness.records import AllocatorProbe, Environment
 
 NEUTRAL_SETTINGS = re.compile(r"expandable_segments:false|backend:native|pinned_\w+:\w+|release_lock_on_\w+:\w+", re.I)
 

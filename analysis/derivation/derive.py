@@ -10,8 +10,8 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from analysis.derivation.derived import Derived, Line, Regime, derived_key
-from analysis.derivation.forms import (
+from vram_ledger.analysis.derivation.derived import Derived, Line, Regime, derived_key
+from vram_ledger.analysis.derivation.forms import (
     MASK_TOKENS,
     MOST_CONTEXT_TOKENS,
     Call,
@@ -22,9 +22,9 @@ from analysis.derivation.forms import (
     columns_of,
     design,
 )
-from analysis.derivation.maxima import Space
-from analysis.derivation.pieces import NotDerived, factors_at, regime_of, solve_regime
-from analysis.derivation.regimes import (
+from vram_ledger.analysis.derivation.maxima import Space
+from vram_ledger.analysis.derivation.pieces import NotDerived, factors_at, regime_of, solve_regime
+from vram_ledger.analysis.derivation.regimes import (
     PROBED_BATCHES,
     PROBED_TOKENS,
     NoRanges,
@@ -33,10 +33,10 @@ from analysis.derivation.regimes import (
     signature,
     with_mask,
 )
-from analysis.derivation.replays import Replays
-from analysis.derivation.solve import pivot_rows_and_columns
-from harness.events import Allocation, EventLog, alive
-from harness.records import Configuration, Phase, Workload
+from vram_ledger.analysis.derivation.replays import Replays
+from vram_ledger.analysis.derivation.solve import pivot_rows_and_columns
+from vram_ledger.harness.events import Allocation, EventLog, alive
+from vram_ledger.harness.records import Configuration, Phase, Workload
 
 CHECKS = 4  # logs of a regime that the solve does not need
 UNSOLVED = "inside _scaled_dot_product_flash_attention"

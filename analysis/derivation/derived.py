@@ -13,21 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from analysis.derivation.forms import Call, Domain, Ints, call_factors, design
-from analysis.files import said
-from analysis.kinds import EMULATED, MEASURED, kind_of
-from harness.records import Configuration, Environment, Kernels, Phase, Workload, encode
+from vram_ledger.analysis.derivation.forms import Call, Domain, Ints, call_factors, design
+from vram_ledger.analysis.ground.files import said
+from vram_ledger.analysis.ground.kinds import EMULATED, MEASURED, kind_of
+from vram_ledger.errors import InputError, WrongEnvironment
+from vram_ledger.harness.records import Configuration, Environment, Kernels, Phase, Workload, encode
 
 SOURCE_FIELDS = ("transformers", "fla", "causal_conv1d", "config_sha256")
 SOURCE_KERNELS = ("delta_rule", "convolution", "norm")
 PROGRAM_FIELDS = ("gpu_capability", "torch", "transformers", "triton", "fla", "causal_conv1d", "config_sha256")
 
 
-class OutsideDomain(ValueError):
+class OutsideDomain(InputError):
     """A shape of which the formula says nothing."""
 
 
-class OtherProgram(ValueError):
+class OtherProgram(WrongEnvironment):
     """A workload of another program than the formula was derived from; the message says in what they differ."""
 
 

@@ -7,9 +7,10 @@ Schema history
 from pathlib import Path
 from typing import Any
 
-from analysis.derivation.derived import Derived, derived_key
-from analysis.files import put, stored, with_rows
-from harness.records import Configuration, Phase, encode
+from vram_ledger.analysis.derivation.derived import Derived, derived_key
+from vram_ledger.analysis.ground.files import put, stored, with_rows
+from vram_ledger.errors import InputError
+from vram_ledger.harness.records import Configuration, Phase, encode
 
 SCHEMA = 1
 MODEL_CLASSES = {"text": "Qwen3_5ForCausalLM", "default": "Qwen3_5ForConditionalGeneration"}
@@ -24,11 +25,11 @@ WORDS = {
 }
 
 
-class DerivedError(ValueError):
+class DerivedError(InputError):
     """A derived formula that can't be read; the message starts with its file."""
 
 
-class UnknownVariant(ValueError):
+class UnknownVariant(InputError):
     """A variant's name with a word that is none."""
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.records import Phase
+from vram_ledger.harness.records import Phase
 
 Ints = NDArray[np.int64]
 Number = TypeVar("Number", int, Ints)

@@ -2,7 +2,7 @@
 
 import re
 
-from harness.events import Allocation, stage_of
+from vram_ledger.harness.events import Allocation, stage_of
 
 WEIGHTS, INPUTS, LOGITS, RESIDUAL = "weights", "inputs", "logits", "residual stream"
 KV_CACHE, RECURRENT, CONVOLUTION = "kv_cache", "recurrent_state", "conv_state"

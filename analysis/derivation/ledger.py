@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from analysis.derivation.derived import Derived, Line, Piece, Regime, point_bytes
-from analysis.derivation.forms import form_text
-from analysis.derivation.groups import GROUPS
+from vram_ledger.analysis.derivation.derived import Derived, Line, Piece, Regime, point_bytes
+from vram_ledger.analysis.derivation.forms import form_text
+from vram_ledger.analysis.derivation.groups import GROUPS
 
 
 def ledger_lines(derived: Derived, piece: Piece) -> tuple[Line, ...]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.derivation.forms import ROUNDED, Call, Domain, Ints, call_factors, design
+from vram_ledger.analysis.derivation.forms import ROUNDED, Call, Domain, Ints, call_factors, design
 
 MOST_PARTS = 4000
 SAMPLES = 4096

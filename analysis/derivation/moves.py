@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from analysis.derivation.derived import Derived, Line, Piece, Regime
-from analysis.derivation.forms import form_text
-from analysis.derivation.ledger import by_group, ledger_lines
+from vram_ledger.analysis.derivation.derived import Derived, Line, Piece, Regime
+from vram_ledger.analysis.derivation.forms import form_text
+from vram_ledger.analysis.derivation.ledger import by_group, ledger_lines
+from vram_ledger.errors import InputError
 
 
-class NotComparable(ValueError):
+class NotComparable(InputError):
     """Two formulas of which the one is no later state of the other."""
 
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.derivation.derived import Line, Piece, Regime
-from analysis.derivation.forms import Domain, Ints, Shape, call_factors, column_label, design, factor_label
-from analysis.derivation.groups import GROUPS, WEIGHTS, any_layer, group_of
-from analysis.derivation.maxima import Space, largest_forms
-from analysis.derivation.solve import NotAForm, Solver
-from harness.events import Allocation, EventLog
+from vram_ledger.analysis.derivation.derived import Line, Piece, Regime
+from vram_ledger.analysis.derivation.forms import Domain, Ints, Shape, call_factors, column_label, design, factor_label
+from vram_ledger.analysis.derivation.groups import GROUPS, WEIGHTS, any_layer, group_of
+from vram_ledger.analysis.derivation.maxima import Space, largest_forms
+from vram_ledger.analysis.derivation.solve import NotAForm, Solver
+from vram_ledger.errors import Refused
+from vram_ledger.harness.events import Allocation, EventLog
 
 DIMENSION_COLUMNS: tuple[tuple[str, ...], ...] = (
     (), ("L",), ("B",), ("T",), ("E",), ("⌈T/64⌉",), ("⌈E/8⌉",), ("B", "L"), ("B", "T"), ("B", "⌈T/64⌉"), ("B", "E"),
@@ -18,7 +19,7 @@ DIMENSION_COLUMNS: tuple[tuple[str, ...], ...] = (
 )  # fmt: skip
 
 
-class NotDerived(ValueError):
+class NotDerived(Refused):
     """A program that has no form to the byte within a domain; the message names the shape that says so."""
 
 

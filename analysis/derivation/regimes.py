@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
-from analysis.derivation.forms import MASK_TOKENS, MOST_BATCH, MOST_CONTEXT_TOKENS
-from harness.events import EventLog
+from vram_ledger.analysis.derivation.forms import MASK_TOKENS, MOST_BATCH, MOST_CONTEXT_TOKENS
+from vram_ledger.harness.events import EventLog
 
 PROBED_TOKENS = (1, 2, 3, 4, 8, 15, 16, 31, 64, 65, 128, 1000, 4096, 65_535, 262_144, MOST_CONTEXT_TOKENS)
 PROBED_BATCHES = (1, 2, 3, 16, MOST_BATCH)

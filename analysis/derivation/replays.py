@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.events import EventLog, unpack
-from harness.records import Environment, Kernels, Workload, decode, encode
+from vram_ledger.errors import InputError
+from vram_ledger.harness.events import EventLog, unpack
+from vram_ledger.harness.records import Environment, Kernels, Workload, decode, encode
 
-ROOT = Path(__file__).resolve().parents[2]
 EXIT_LINE = re.compile(r"exit \d+: [a-z ]+: ")  # "exit 2: bad input: " and what is wrong with it
 
 
@@ -21,7 +21,7 @@ def model_name(model: str) -> str:
     return Path(model).stem if model.endswith(".json") else model
 
 
-class NotReplayed(RuntimeError):
+class NotReplayed(InputError):
     """A workload that the harness would not or could not replay; the message is the harness's."""
 
 
@@ -85,9 +85,20 @@ def replaying(model: str, fake: str, model_class: str) -> Iterator[ReplayProcess
     """The harness, ready to replay a model (name or path of a config) as on the card ``fake``; ended at the end."""
     if model.endswith(".json") and Path(model).exists():
         model = str(Path(model).resolve())  # the harness runs in the repository's root
-    command = [sys.executable, "-m", "harness", "logs", "--model", model, "--fake", fake, "--model-class", model_class]
+    command = [
+        sys.executable,
+        "-m",
+        "vram_ledger",
+        "logs",
+        "--model",
+        model,
+        "--fake",
+        fake,
+        "--model-class",
+        model_class,
+    ]
     process = subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         yield ReplayProcess(process)

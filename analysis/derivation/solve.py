@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from analysis.derivation.forms import Ints
+from vram_ledger.analysis.derivation.forms import Ints
 
 LARGEST = 2**62
 

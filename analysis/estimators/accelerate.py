@@ -5,12 +5,12 @@ The library needs torch, so it is asked as a command, :mod:`harness.runtimes.acc
 """
 
 import functools
-from pathlib import Path
 
-from analysis.refereeing.breakdown import Breakdown, Estimator, Request, added_up
-from analysis.refereeing.predictions import read_predictions
+from vram_ledger.analysis.estimating.breakdown import Breakdown, Estimator, Request, added_up
+from vram_ledger.analysis.estimating.predictions import read_predictions
+from vram_ledger.home import RESULTS
 
-STORED = Path(__file__).parents[2] / "results" / "estimates" / "accelerate.csv"
+STORED = RESULTS / "estimates" / "accelerate.csv"
 INFERENCE = 0.20
 
 

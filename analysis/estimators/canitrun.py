@@ -1,7 +1,7 @@
 """canitrun: nominal parameters and KV on every layer of one sequence, and 12 % on top. Claims: the process."""
 
-from analysis.estimators.nominal import every_layer_kv_bytes, nominal_parameters
-from analysis.refereeing.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.estimating.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.estimators.nominal import every_layer_kv_bytes, nominal_parameters
 
 OVERHEAD = 0.12
 

@@ -1,6 +1,7 @@
 """Every third-party estimator by the name it is ranked under."""
 
-from analysis.estimators import (
+from vram_ledger.analysis.estimating.breakdown import Estimator
+from vram_ledger.analysis.estimators import (
     accelerate,
     canitrun,
     fitmygpu,
@@ -14,7 +15,6 @@ from analysis.estimators import (
     nyxkrage,
     vllm_pool,
 )
-from analysis.refereeing.breakdown import Estimator
 
 ESTIMATORS: dict[str, Estimator] = {
     "fitmygpu": fitmygpu.estimate,

@@ -4,8 +4,8 @@ Weights are a profile of the published checkpoint, the state is a whole and in f
 runtime. No activations, no CUDA context.
 """
 
-from analysis.model import Shapes, checkpoint_bytes
-from analysis.refereeing.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.estimating.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.formula.shapes import Shapes, checkpoint_bytes
 
 PROFILE_BYTES = {"qwen3.5-27b": 55_560_000_000, "qwen3.5-9b": 20_000_000_000}  # 27e9 × 2.06 (2.0578), 10e9 × 2.00
 CONTEXT_TOKENS = (256, 256_000)  # inputs are clamped to these

@@ -4,10 +4,10 @@ Up to v0.25 a hybrid of this family paid KV on every layer and had no state; the
 state. Its output buffer, mask and graph are not described well enough to be here.
 """
 
-from analysis.estimators.nominal import every_layer_kv_bytes
-from analysis.formula import kv_bytes_per_token
-from analysis.model import Shapes, text_parameters
-from analysis.refereeing.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.estimating.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.estimators.nominal import every_layer_kv_bytes
+from vram_ledger.analysis.formula.shapes import Shapes, text_parameters
+from vram_ledger.analysis.formula.terms import kv_bytes_per_token
 
 
 def estimate_old(request: Request) -> Breakdown:

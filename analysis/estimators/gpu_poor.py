@@ -4,7 +4,7 @@ KV without grouped queries (it is the 8·c·h·L, on every layer with all heads,
 values); a full score matrix; 650 MiB for the CUDA context.
 """
 
-from analysis.refereeing.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.estimating.breakdown import Breakdown, Request, added_up
 
 CONTEXT_BYTES = 650 * 2**20
 

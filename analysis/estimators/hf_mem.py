@@ -3,9 +3,9 @@
 No linear state. The warm-up is what one forward pass of T batched tokens takes, T being the whole batch here.
 """
 
-from analysis.formula import kv_bytes_per_token
-from analysis.model import checkpoint_bytes
-from analysis.refereeing.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.estimating.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.formula.shapes import checkpoint_bytes
+from vram_ledger.analysis.formula.terms import kv_bytes_per_token
 
 
 def estimate(request: Request) -> Breakdown:

@@ -3,9 +3,9 @@
 Claims: the allocated bytes. Beside the checkpoint's own bytes as weights.
 """
 
-from analysis.formula import conv_bytes_per_sequence, kv_bytes_per_token, recurrent_bytes_per_sequence
-from analysis.model import checkpoint_bytes
-from analysis.refereeing.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.estimating.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.formula.shapes import checkpoint_bytes
+from vram_ledger.analysis.formula.terms import conv_bytes_per_sequence, kv_bytes_per_token, recurrent_bytes_per_sequence
 
 
 def estimate(request: Request) -> Breakdown:

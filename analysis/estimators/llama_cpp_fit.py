@@ -4,10 +4,10 @@ KV cells of f16 on the full layers and, per sequence, K−1 columns and the stat
 buffer comes out of the program itself and has no formula, so it is missing here.
 """
 
-from analysis.estimators.gguf_parser import state_elements
-from analysis.formula import kv_bytes_per_token
-from analysis.model import text_parameters
-from analysis.refereeing.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.estimating.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.estimators.gguf_parser import state_elements
+from vram_ledger.analysis.formula.shapes import text_parameters
+from vram_ledger.analysis.formula.terms import kv_bytes_per_token
 
 MARGIN_BYTES = 1024 * 2**20
 

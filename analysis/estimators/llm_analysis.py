@@ -3,8 +3,8 @@
 Claims: the allocated bytes. Given the exact text weights, as its published comparison was.
 """
 
-from analysis.model import text_parameters
-from analysis.refereeing.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.estimating.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.formula.shapes import text_parameters
 
 
 def estimate(request: Request) -> Breakdown:

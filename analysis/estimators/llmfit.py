@@ -3,8 +3,8 @@
 Its KV is on every layer whatever the layout says (AlexsJones/llmfit, issues 418 and 951), for one sequence.
 """
 
-from analysis.estimators.nominal import every_layer_kv_bytes, nominal_parameters
-from analysis.refereeing.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.estimating.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.estimators.nominal import every_layer_kv_bytes, nominal_parameters
 
 OVERHEAD_BYTES = 500_000_000
 

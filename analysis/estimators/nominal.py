@@ -2,8 +2,8 @@
 
 import re
 
-from analysis.model import Shapes, text_parameters
-from analysis.refereeing.breakdown import Request
+from vram_ledger.analysis.estimating.breakdown import Request
+from vram_ledger.analysis.formula.shapes import Shapes, text_parameters
 
 
 def nominal_parameters(request: Request) -> int:

@@ -4,8 +4,8 @@ KV on every layer, the head's width taken from the hidden size; compute buffers 
 its gigabytes to the power of 1024; these are bytes.
 """
 
-from analysis.model import checkpoint_bytes
-from analysis.refereeing.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.estimating.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.formula.shapes import checkpoint_bytes
 
 BATCH_TOKENS = 512  # tokens a step, fixed in the page
 

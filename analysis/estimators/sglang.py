@@ -4,9 +4,9 @@ It claims nothing about one workload (the pools take the whole card whatever run
 answers is how many sequences and tokens the rest can hold.
 """
 
-from analysis.estimators.vllm_pool import state_page_bytes
-from analysis.formula import kv_bytes_per_token
-from analysis.model import Shapes
+from vram_ledger.analysis.estimators.vllm_pool import state_page_bytes
+from vram_ledger.analysis.formula.shapes import Shapes
+from vram_ledger.analysis.formula.terms import kv_bytes_per_token
 
 STATE_RATIO = 0.9
 

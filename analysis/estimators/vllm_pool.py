@@ -4,8 +4,8 @@ The pool alone and the weights, without the profiled activations: what the reque
 padded to a whole number of attention blocks of 16 tokens, so KV and state come in the same blocks.
 """
 
-from analysis.model import Shapes, resident_parameters
-from analysis.refereeing.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.estimating.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.formula.shapes import Shapes, resident_parameters
 
 BLOCK_TOKENS = 16
 

@@ -9,10 +9,10 @@ at which a decode step may have its old cache pinned are set aside; there only a
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from analysis.kinds import WORDS, Word
-from analysis.predicting.prediction import DOES_NOT_FIT, FITS, Fit, judged
-from analysis.predicting.predictor import Predictor
-from harness.records import Phase
+from vram_ledger.analysis.ground.kinds import WORDS, Word
+from vram_ledger.analysis.predicting.prediction import DOES_NOT_FIT, FITS, Fit, judged
+from vram_ledger.analysis.predicting.predictor import Predictor
+from vram_ledger.harness.records import Phase
 
 MOST_CONTEXT_TOKENS = 262_144  # what the family was trained for (max_position_embeddings)
 MOST_BATCH = 1024

@@ -3,10 +3,10 @@
 import dataclasses
 from pathlib import Path
 
-from analysis.campaign import REPOSITORY
-from analysis.derivation.derived_files import MODEL_CLASSES
-from analysis.model import ConfigError, Shapes, read_shapes
-from harness.records import ModelClass
+from vram_ledger.analysis.derivation.derived_files import MODEL_CLASSES
+from vram_ledger.analysis.formula.shapes import ConfigError, Shapes, read_shapes
+from vram_ledger.harness.records import ModelClass
+from vram_ledger.home import MODELS
 
 
 def config_of(model: str) -> Path:
@@ -16,7 +16,7 @@ def config_of(model: str) -> Path:
         given = given / "config.json"
     if given.suffix == ".json" or "/" in model:
         return given
-    named = REPOSITORY / "configs" / "models" / f"{model}.json"
+    named = MODELS / f"{model}.json"
     if not named.exists():
         known = ", ".join(sorted(p.stem for p in named.parent.glob("*.json")))
         raise ConfigError(f"no model is named {model!r}: known are {known}; or give the path of a config.json")
@@ -29,7 +29,7 @@ def known_as(path: Path, shapes: Shapes, model_class: ModelClass) -> str:
     The text class has no vision tower, whatever the config has. A config of other shapes is never called by the name
     of a shipped model, whose numbers are not its own.
     """
-    folder = REPOSITORY / "configs" / "models"
+    folder = MODELS
     if path.parent.resolve() == folder:
         return path.stem
     for shipped in sorted(folder.glob("*.json")):

@@ -9,20 +9,20 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from analysis.calibration import NotCalibrated, make_calibration
-from analysis.campaign import Campaign
-from analysis.derivation.derived import SOURCE_FIELDS
-from analysis.drift import all_fitted_terms, judge
-from analysis.evidence import workspace_bytes
-from analysis.kinds import WORDS, Kind, kind_of
-from analysis.model import Shapes
-from analysis.predicting.pinned import pinned_bytes
-from analysis.predicting.simulated import NEAREST, Excess, Simulated, SimulatedPoint
-from analysis.predicting.sources import Source, calibrated_source, program_source
-from analysis.refereeing.breakdown import Request
-from analysis.refereeing.markdown import gb, percent, table
-from analysis.tables import banner_lines
-from harness.records import PHASES, Measurement, Workload
+from vram_ledger.analysis.calibrating.calibration import NotCalibrated, make_calibration
+from vram_ledger.analysis.derivation.derived import SOURCE_FIELDS
+from vram_ledger.analysis.estimating.breakdown import Request
+from vram_ledger.analysis.evidence.lines import workspace_bytes
+from vram_ledger.analysis.evidence.tables import banner_lines
+from vram_ledger.analysis.formula.shapes import Shapes
+from vram_ledger.analysis.ground.kinds import WORDS, Kind, kind_of
+from vram_ledger.analysis.ground.markdown import gb, percent, table
+from vram_ledger.analysis.judging.drift import all_fitted_terms, judge
+from vram_ledger.analysis.predicting.pinned import pinned_bytes
+from vram_ledger.analysis.predicting.simulated import NEAREST, Excess, Simulated, SimulatedPoint
+from vram_ledger.analysis.predicting.sources import Source, calibrated_source, program_source
+from vram_ledger.analysis.refereeing.campaign import Campaign
+from vram_ledger.harness.records import PHASES, Measurement, Workload
 
 HEADER = (
     "answered from", "asked about", "which were", "points", "answered", "inside", "median error, GB", "worst error, GB",

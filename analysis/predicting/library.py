@@ -7,23 +7,38 @@ from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
 
-from analysis.calibration import Calibration, read_calibration
-from analysis.campaign import GPUS, REPOSITORY
-from analysis.cards import GIVEN, Card
-from analysis.derivation.derived import Derived
-from analysis.derivation.derived_files import MODEL_CLASSES, configuration_of, read_derived, variant_of
-from analysis.drift import configurations
-from analysis.evidence import counting, measured
-from analysis.kinds import EMULATED, MEASURED, ON_A_CPU, REPLAYED, kind_of
-from analysis.model import ConfigError, Shapes, read_shapes
-from analysis.predicting import program
-from analysis.predicting.configs import config_of, default_variant, known_as
-from analysis.predicting.prediction import DOES_NOT_FIT, FITS, Outside, Seen
-from analysis.predicting.predictor import Known, Predictor, asked_configuration
-from analysis.predicting.simulated import Excess, Simulated, read_simulated
-from analysis.predicting.sources import Source, calibrated_source, derived_source, measured_source, program_source
-from analysis.predicting.workspace import capability_of, workspace_of
-from harness.records import Configuration, Environment, Measured, OutOfMemory, Phase, ResultsFile, Workload, read
+from vram_ledger.analysis.calibrating.calibration import Calibration, read_calibration
+from vram_ledger.analysis.derivation.derived import Derived
+from vram_ledger.analysis.derivation.derived_files import MODEL_CLASSES, configuration_of, read_derived, variant_of
+from vram_ledger.analysis.evidence.lines import counting, measured
+from vram_ledger.analysis.formula.shapes import ConfigError, Shapes, read_shapes
+from vram_ledger.analysis.ground.cards import GIVEN, Card
+from vram_ledger.analysis.ground.kinds import EMULATED, MEASURED, ON_A_CPU, REPLAYED, kind_of
+from vram_ledger.analysis.judging.drift import configurations
+from vram_ledger.analysis.predicting import program
+from vram_ledger.analysis.predicting.configs import config_of, default_variant, known_as
+from vram_ledger.analysis.predicting.prediction import DOES_NOT_FIT, FITS, Outside, Seen
+from vram_ledger.analysis.predicting.predictor import Known, Predictor, asked_configuration
+from vram_ledger.analysis.predicting.simulated import Excess, Simulated, read_simulated
+from vram_ledger.analysis.predicting.sources import (
+    Source,
+    calibrated_source,
+    derived_source,
+    measured_source,
+    program_source,
+)
+from vram_ledger.analysis.predicting.workspace import capability_of, workspace_of
+from vram_ledger.harness.records import (
+    Configuration,
+    Environment,
+    Measured,
+    OutOfMemory,
+    Phase,
+    ResultsFile,
+    Workload,
+    read,
+)
+from vram_ledger.home import GPUS, RESULTS
 
 ASSUMED_OUTSIDE_BYTES = 2**30
 QUESTIONS: tuple[tuple[Phase, int], ...] = (("prefill", 10**9), ("prefill", 1), ("decode", 1))  # one of each kind
@@ -43,7 +58,7 @@ class Library:
     _margins: dict[tuple[str, bool, Phase], Excess] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, results: Path = REPOSITORY / "results") -> "Library":
+    def of(cls, results: Path = RESULTS) -> "Library":
         """Opens a results folder."""
         files = sorted(results.glob("*/simulated/*.json"))
         return cls(

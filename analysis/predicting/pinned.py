@@ -9,10 +9,10 @@ Found by :mod:`analysis.predicting.simulate` (27B, B = 13, L = 116,446: 96 GB be
 those of :mod:`analysis.allocation.rules`.
 """
 
-from analysis.allocation.rules import MIB, OWN_SEGMENT_BYTES, SEGMENT_STEP_BYTES, block_bytes
-from analysis.formula import conv_bytes_per_sequence, element_bytes, kv_bytes_per_token
-from analysis.model import Shapes
-from harness.records import Configuration, Workload
+from vram_ledger.analysis.allocation.rules import MIB, OWN_SEGMENT_BYTES, SEGMENT_STEP_BYTES, block_bytes
+from vram_ledger.analysis.formula.shapes import Shapes
+from vram_ledger.analysis.formula.terms import conv_bytes_per_sequence, element_bytes, kv_bytes_per_token
+from vram_ledger.harness.records import Configuration, Workload
 
 
 def pins(shapes: Shapes, configuration: Configuration, batch: int) -> bool:

@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from analysis.cards import Card
-from analysis.formula import predict
-from analysis.kinds import MEASURED, TYPED_IN, Word
-from analysis.predicting.pinned import pinned_bytes
-from analysis.predicting.simulated import Excess
-from analysis.predicting.sources import Basis, Requested
-from analysis.predicting.workspace import Workspace
-from analysis.refereeing.breakdown import Request
-from analysis.refereeing.ours import cache_at_peak
-from harness.records import Workload
+from vram_ledger.analysis.estimating.breakdown import Request
+from vram_ledger.analysis.estimating.ours import cache_at_peak
+from vram_ledger.analysis.formula.terms import predict
+from vram_ledger.analysis.ground.cards import Card
+from vram_ledger.analysis.ground.kinds import MEASURED, TYPED_IN, Word
+from vram_ledger.analysis.predicting.pinned import pinned_bytes
+from vram_ledger.analysis.predicting.simulated import Excess
+from vram_ledger.analysis.predicting.sources import Basis, Requested
+from vram_ledger.analysis.predicting.workspace import Workspace
+from vram_ledger.harness.records import Workload
 
 Fit = Literal["fits", "does not fit", "within the margin"]
 FITS: Fit = "fits"

@@ -4,21 +4,18 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.cards import Card
-from analysis.derivation.derived_files import variant_of
-from analysis.formula import element_bytes
-from analysis.model import Shapes, resident_bytes
-from analysis.predicting.prediction import FITS, Outside, Prediction, Seen, prediction
-from analysis.predicting.program import MASK_TOKENS
-from analysis.predicting.simulated import Excess
-from analysis.predicting.sources import Source
-from analysis.predicting.workspace import Workspace
-from analysis.refereeing.breakdown import Request
-from harness.records import Configuration, Phase, Workload
-
-
-class NothingKnown(ValueError):
-    """A workload about which nothing that is stored says anything."""
+from vram_ledger.analysis.derivation.derived_files import variant_of
+from vram_ledger.analysis.estimating.breakdown import Request
+from vram_ledger.analysis.formula.shapes import Shapes, resident_bytes
+from vram_ledger.analysis.formula.terms import element_bytes
+from vram_ledger.analysis.ground.cards import Card
+from vram_ledger.analysis.predicting.prediction import FITS, Outside, Prediction, Seen, prediction
+from vram_ledger.analysis.predicting.program import MASK_TOKENS
+from vram_ledger.analysis.predicting.simulated import Excess
+from vram_ledger.analysis.predicting.sources import Source
+from vram_ledger.analysis.predicting.workspace import Workspace
+from vram_ledger.errors import NothingKnown
+from vram_ledger.harness.records import Configuration, Phase, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

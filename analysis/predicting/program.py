@@ -14,7 +14,8 @@ tensors, weights left out. Sizes are in bytes; "per row" is for each of the B·T
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from analysis.formula import (
+from vram_ledger.analysis.formula.shapes import Shapes
+from vram_ledger.analysis.formula.terms import (
     CHUNK_TOKENS,
     STATE_ELEMENT_BYTES,
     TOKEN_ID_BYTES,
@@ -22,8 +23,7 @@ from analysis.formula import (
     kv_bytes_per_token,
     recurrent_bytes_per_sequence,
 )
-from analysis.model import Shapes
-from harness.records import Configuration, Workload
+from vram_ledger.harness.records import Configuration, Workload
 
 TRANSFORMERS, FLA = ("5.24.0", "5.23.0"), "0.6.0"
 ELEMENT_BYTES, FLOAT32_BYTES, BOOL_BYTES, INT64_BYTES = 2, 4, 1, 8

@@ -2,43 +2,20 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Annotated
 
-import typer
-
-from analysis.allocation.rules import SEGMENT_STEP_BYTES, AllocationFailure
-from analysis.allocation.simulation import simulate
-from analysis.derivation.derive_cli import FakeOption, ModelOption, ResultsOption, random_shapes
-from analysis.derivation.derived_files import configuration_of, phases_of, variant_of
-from analysis.derivation.replays import ROOT, Replays, model_name, replaying
-from analysis.model import Shapes, read_shapes
-from analysis.predicting import program
-from analysis.predicting.configs import config_of
-from analysis.predicting.simulated import Simulated, SimulatedPoint, write_simulated
-from harness.events import EventLog, live_bytes
-from harness.records import Configuration, Workload
+from vram_ledger.analysis.allocation.rules import SEGMENT_STEP_BYTES, AllocationFailure
+from vram_ledger.analysis.allocation.simulation import simulate
+from vram_ledger.analysis.derivation.derived_files import phases_of
+from vram_ledger.analysis.derivation.replays import Replays
+from vram_ledger.analysis.derivation.verify import random_shapes
+from vram_ledger.analysis.formula.shapes import Shapes
+from vram_ledger.analysis.predicting import program
+from vram_ledger.analysis.predicting.simulated import Simulated, SimulatedPoint
+from vram_ledger.harness.events import EventLog, live_bytes
+from vram_ledger.harness.records import Configuration, Workload
 
 MOST_GROWTH_BYTES = 180 * 2**30  # beyond it no card of today has the memory
 MOST_BATCH, MOST_CONTEXT_TOKENS, MOST_CALLS = 64, 262_144, 8
-
-
-def simulate_allocator(
-    model: ModelOption = "qwen3.5-27b",
-    variant: Annotated[list[str] | None, typer.Option(help='Such as "text-chunk8192"; else default.')] = None,
-    fake: FakeOption = "h200",
-    shapes: Annotated[int, typer.Option(help="Random shapes a phase.")] = 80,
-    seed: Annotated[int, typer.Option(help="Of the shapes.")] = 5,
-    results: ResultsOption = ROOT / "results",
-) -> None:
-    """Store what a device must have for random shapes of a model, by the caching allocator's rules."""
-    for name in variant or ("default",):
-        configuration = configuration_of(model_name(model), name)
-        with replaying(model, fake, configuration.model_class) as replays:
-            workloads = list(drawn(configuration, read_shapes(config_of(model)), shapes, seed))
-            found = simulated(replays, configuration, workloads)
-        path = results / found.environment.gpu_label / "simulated" / f"{configuration.model}.{name}.json"
-        write_simulated(found, path)
-        typer.echo(f"wrote {path} ({len(found.points)} points of {variant_of(configuration)})")
 
 
 def drawn(configuration: Configuration, sizes: Shapes, count: int, seed: int) -> Iterator[Workload]:

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from analysis.files import put, stored, with_rows
-from harness.records import Configuration, Environment, Phase, encode
+from vram_ledger.analysis.ground.files import put, stored, with_rows
+from vram_ledger.errors import InputError
+from vram_ledger.harness.records import Configuration, Environment, Phase, encode
 
 SCHEMA = 1
 NEAREST, LEFT_OUT = 39, 1  # of 40 alike, one lies between the second and the last but one of the others in 9 of 10
 
 
-class SimulatedError(ValueError):
+class SimulatedError(InputError):
     """A file of simulated points that can't be read; the message starts with it."""
 
 

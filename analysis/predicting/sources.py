@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from analysis.calibration import CalibratedTerm, Calibration
-from analysis.derivation.derived import Derived, OutsideDomain
-from analysis.evidence import workspace_bytes
-from analysis.formula import COLUMNS
-from analysis.kinds import EMULATED, MEASURED, Word, kind_of
-from analysis.model import Shapes, resident_bytes
-from analysis.predicting import program
-from analysis.refereeing.breakdown import EstimatorError, Request
-from analysis.refereeing.ours import calibrated, transient_of, workspace_term
-from harness.records import Configuration, Environment, Measured, Phase, Workload
+from vram_ledger.analysis.calibrating.calibration import CalibratedTerm, Calibration
+from vram_ledger.analysis.derivation.derived import Derived, OutsideDomain
+from vram_ledger.analysis.estimating.breakdown import EstimatorError, Request
+from vram_ledger.analysis.estimating.ours import calibrated, transient_of, workspace_term
+from vram_ledger.analysis.evidence.lines import workspace_bytes
+from vram_ledger.analysis.formula.shapes import Shapes, resident_bytes
+from vram_ledger.analysis.formula.terms import COLUMNS
+from vram_ledger.analysis.ground.kinds import EMULATED, MEASURED, Word, kind_of
+from vram_ledger.analysis.predicting import program
+from vram_ledger.harness.records import Configuration, Environment, Measured, Phase, Workload
 
 Basis = Literal[
     "measured here",

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.kinds import kind_of
-from harness.records import ResultsFile
+from vram_ledger.analysis.ground.kinds import kind_of
+from vram_ledger.harness.records import ResultsFile
 
 SMALL_BYTES, LARGE_BYTES = 8_519_680, 33_554_432
 BY_CAPABILITY = {8: SMALL_BYTES, 9: LARGE_BYTES, 10: LARGE_BYTES, 12: LARGE_BYTES}  # torch 2.14.1, emulated

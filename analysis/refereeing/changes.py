@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from analysis.refereeing.score import TERMS, Error, score
+from vram_ledger.analysis.refereeing.score import TERMS, Error, score
 
 SAME_SHARE = 1e-4  # of the measured total: less is no change
 EVEN = 0.01  # amounts this near to each other are one amount

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.campaign import Campaign
-from analysis.estimators.catalogue import ESTIMATORS
-from analysis.kinds import kind_of
-from analysis.refereeing.breakdown import Breakdown, Estimator, EstimatorError, Quantity
-from analysis.refereeing.command import DEADLINE_S, python_function, running
-from analysis.refereeing.ours import calibrated, exact_terms, held_out
-from analysis.refereeing.predictions import read_predictions
-from analysis.refereeing.score import Error, Tolerance, compared, errors, has
+from vram_ledger.analysis.estimating.breakdown import Breakdown, Estimator, EstimatorError, Quantity
+from vram_ledger.analysis.estimating.command import DEADLINE_S, python_function, running
+from vram_ledger.analysis.estimating.ours import calibrated, exact_terms, held_out
+from vram_ledger.analysis.estimating.predictions import read_predictions
+from vram_ledger.analysis.estimators.catalogue import ESTIMATORS
+from vram_ledger.analysis.ground.kinds import kind_of
+from vram_ledger.analysis.refereeing.campaign import Campaign
+from vram_ledger.analysis.refereeing.score import Error, Tolerance, compared, errors, has
 
 OURS: dict[str, Callable[[Campaign], Estimator]] = {
     "ours": lambda campaign: _calibrated(campaign),

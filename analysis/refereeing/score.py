@@ -5,13 +5,13 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from analysis.cards import UNITS
-from analysis.drift import configurations
-from analysis.evidence import measured
-from analysis.model import Shapes
-from analysis.refereeing.breakdown import Breakdown, EstimatorError, Quantity, Request
-from analysis.refereeing.ours import cache_at_peak
-from harness.records import Measured, ResultsFile
+from vram_ledger.analysis.estimating.breakdown import Breakdown, EstimatorError, Quantity, Request
+from vram_ledger.analysis.estimating.ours import cache_at_peak
+from vram_ledger.analysis.evidence.lines import measured
+from vram_ledger.analysis.formula.shapes import Shapes
+from vram_ledger.analysis.ground.cards import UNITS
+from vram_ledger.analysis.judging.drift import configurations
+from vram_ledger.harness.records import Measured, ResultsFile
 
 # The ledger of a peak. "state" is recurrent and conv state together; "rest" is what the peak has beside the terms
 # above it: the transient, inputs, logits, buffers, and on a card rounding and context.

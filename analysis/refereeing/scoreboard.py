@@ -5,16 +5,16 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from analysis.calibration import NotCalibrated
-from analysis.campaign import Campaign
-from analysis.estimators.catalogue import ESTIMATORS
-from analysis.refereeing.breakdown import EstimatorError
-from analysis.refereeing.markdown import gb, percent, table
-from analysis.refereeing.referee import OURS, Scored, scored
-from analysis.refereeing.score import Error, Score, score
-from analysis.refereeing.suspects import named
-from analysis.refereeing.validation import campaign_lines, title
-from harness.records import PHASES
+from vram_ledger.analysis.calibrating.calibration import NotCalibrated
+from vram_ledger.analysis.estimating.breakdown import EstimatorError
+from vram_ledger.analysis.estimators.catalogue import ESTIMATORS
+from vram_ledger.analysis.ground.markdown import gb, percent, table
+from vram_ledger.analysis.refereeing.campaign import Campaign
+from vram_ledger.analysis.refereeing.referee import OURS, Scored, scored
+from vram_ledger.analysis.refereeing.score import Error, Score, score
+from vram_ledger.analysis.refereeing.suspects import named
+from vram_ledger.analysis.refereeing.validation import campaign_lines, title
+from vram_ledger.harness.records import PHASES
 
 SHOWN_TERMS = ("weights", "kv_cache", "state", "rest", "total")
 RANKING_HEADER = (

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from analysis.causes import hypotheses
-from analysis.estimators.nominal import every_layer_kv_bytes, nominal_parameters
-from analysis.formula import kv_bytes_per_token, recurrent_bytes_per_sequence
-from analysis.model import text_parameters
-from analysis.refereeing.ours import cache_at_peak
-from analysis.refereeing.score import Error
-from harness.records import Workload
+from vram_ledger.analysis.estimating.ours import cache_at_peak
+from vram_ledger.analysis.estimators.nominal import every_layer_kv_bytes, nominal_parameters
+from vram_ledger.analysis.formula.shapes import text_parameters
+from vram_ledger.analysis.formula.terms import kv_bytes_per_token, recurrent_bytes_per_sequence
+from vram_ledger.analysis.judging.causes import hypotheses
+from vram_ledger.analysis.refereeing.score import Error
+from vram_ledger.harness.records import Workload
 
 CLOSE = 0.0005  # numbers are published to three or four digits
 GIB_FOR_GB = 10**9 / 2**30

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 
-from analysis.campaign import Campaign
-from analysis.kinds import REPLAYED, kind_of
-from analysis.refereeing.changes import changes
-from analysis.refereeing.markdown import gb, percent, table
-from analysis.refereeing.referee import Scored
-from analysis.refereeing.score import TERMS, Error, by_term
-from analysis.refereeing.suspects import named
-from analysis.tables import banner_lines, environment_text
+from vram_ledger.analysis.evidence.tables import banner_lines, environment_text
+from vram_ledger.analysis.ground.kinds import REPLAYED, kind_of
+from vram_ledger.analysis.ground.markdown import gb, percent, table
+from vram_ledger.analysis.refereeing.campaign import Campaign
+from vram_ledger.analysis.refereeing.changes import changes
+from vram_ledger.analysis.refereeing.referee import Scored
+from vram_ledger.analysis.refereeing.score import TERMS, Error, by_term
+from vram_ledger.analysis.refereeing.suspects import named
 
 TERM_HEADER = ("term", "assumes", "n", "median error, GB", "bias, GB", "worst, GB", "worst, %", "worst at")
 POINT_TERMS = ("weights", "kv_cache", "state", "rest", "total")

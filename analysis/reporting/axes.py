@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from analysis.reporting.drawing import End, Heading
-from analysis.reporting.palette import LIGHT
-from analysis.reporting.part import Part
-from harness.records import Phase, Workload
+from vram_ledger.analysis.reporting.drawing import End, Heading
+from vram_ledger.analysis.reporting.palette import LIGHT
+from vram_ledger.analysis.reporting.part import Part
+from vram_ledger.harness.records import Phase, Workload
 
 GB = 10**9
 DENSE = 65  # points of a formula's line

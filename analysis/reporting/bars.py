@@ -4,11 +4,11 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.reporting.axes import GB, KINDS, heading, tokens_text
-from analysis.reporting.drawing import SMALL, WIDTH, Drawing, Panel
-from analysis.reporting.palette import LIGHT
-from analysis.reporting.part import SEGMENTS, Part, chosen, ledger
-from harness.records import Phase
+from vram_ledger.analysis.reporting.axes import GB, KINDS, heading, tokens_text
+from vram_ledger.analysis.reporting.drawing import SMALL, WIDTH, Drawing, Panel
+from vram_ledger.analysis.reporting.palette import LIGHT
+from vram_ledger.analysis.reporting.part import SEGMENTS, Part, chosen, ledger
+from vram_ledger.harness.records import Phase
 
 LEFT, RIGHT = 88, 58
 IN_BAR = ("weights", "KV", "states", "inputs", "transient")  # a segment's name where it is wide enough for it

@@ -7,20 +7,20 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Polygon
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from analysis.campaign import GPUS
-from analysis.cards import Card, read_cards
-from analysis.derivation.derived_files import variant_of
-from analysis.kinds import EMULATED, MEASURED, REPLAYED, Word, predicted_banner
-from analysis.predicting.capacity import Frontier, Largest
-from analysis.predicting.capacity import frontier as frontier_of
-from analysis.predicting.configs import with_chunk
-from analysis.predicting.library import Library
-from analysis.predicting.predictor import NothingKnown
-from analysis.reporting.axes import KINDS, tokens_text
-from analysis.reporting.drawing import Drawing, End, Heading, Panel
-from analysis.reporting.palette import ramp
-from analysis.reporting.part import Part
-from harness.records import Phase
+from vram_ledger.analysis.derivation.derived_files import variant_of
+from vram_ledger.analysis.ground.cards import Card, read_cards
+from vram_ledger.analysis.ground.kinds import EMULATED, MEASURED, REPLAYED, Word, predicted_banner
+from vram_ledger.analysis.predicting.capacity import Frontier, Largest
+from vram_ledger.analysis.predicting.capacity import frontier as frontier_of
+from vram_ledger.analysis.predicting.configs import with_chunk
+from vram_ledger.analysis.predicting.library import Library
+from vram_ledger.analysis.reporting.axes import KINDS, tokens_text
+from vram_ledger.analysis.reporting.drawing import Drawing, End, Heading, Panel
+from vram_ledger.analysis.reporting.palette import ramp
+from vram_ledger.analysis.reporting.part import Part
+from vram_ledger.errors import NothingKnown
+from vram_ledger.harness.records import Phase
+from vram_ledger.home import GPUS
 
 LOWEST = 128  # tokens at the bottom of the axis
 CHUNK_TOKENS = 2048  # of the chunked prefill that stands beside the single shot

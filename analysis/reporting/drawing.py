@@ -13,8 +13,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.reporting.palette import LIGHT
-from analysis.reporting.svg import plain, standalone
+from vram_ledger.analysis.reporting.palette import LIGHT
+from vram_ledger.analysis.reporting.svg import plain, standalone
 
 WIDTH = 360
 TITLE, TEXT, SMALL = 12.5, 10.5, 10.5

@@ -1,7 +1,7 @@
 """The figure of public estimators beside measured peaks, at one batch."""
 
-from analysis.estimators.catalogue import ESTIMATORS
-from analysis.reporting.axes import (
+from vram_ledger.analysis.estimators.catalogue import ESTIMATORS
+from vram_ledger.analysis.reporting.axes import (
     KINDS,
     answers,
     bytes_axis,
@@ -12,10 +12,10 @@ from analysis.reporting.axes import (
     heading,
     range_text,
 )
-from analysis.reporting.drawing import Drawing, End, Panel
-from analysis.reporting.palette import LIGHT
-from analysis.reporting.part import Part
-from harness.records import Phase
+from vram_ledger.analysis.reporting.drawing import Drawing, End, Panel
+from vram_ledger.analysis.reporting.palette import LIGHT
+from vram_ledger.analysis.reporting.part import Part
+from vram_ledger.harness.records import Phase
 
 SHOWN = ("fitmygpu", "hf-mem", "accelerate-inference", "nyxkrage", "canitrun")
 ESTIMATOR_LINES = (("orange", "-"), ("green", "--"), ("purple", "-."), ("gold", (0, (1, 1.2))), ("grey", "--"))

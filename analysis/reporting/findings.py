@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 
-from analysis.estimators.catalogue import ESTIMATORS
-from analysis.formula import transient_bytes
-from analysis.refereeing.ours import cache_at_peak
-from analysis.refereeing.score import score
-from analysis.refereeing.scoreboard import Board
-from analysis.reporting.axes import GB
-from analysis.reporting.part import Part
-from analysis.reporting.peaks import counted
-from analysis.reporting.residuals import residuals_of
+from vram_ledger.analysis.estimating.ours import cache_at_peak
+from vram_ledger.analysis.estimators.catalogue import ESTIMATORS
+from vram_ledger.analysis.formula.terms import transient_bytes
+from vram_ledger.analysis.refereeing.score import score
+from vram_ledger.analysis.refereeing.scoreboard import Board
+from vram_ledger.analysis.reporting.axes import GB
+from vram_ledger.analysis.reporting.part import Part
+from vram_ledger.analysis.reporting.peaks import counted
+from vram_ledger.analysis.reporting.residuals import residuals_of
 
 
 def findings(parts: Sequence[Part], board: Board | None) -> list[str]:

@@ -4,16 +4,17 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from analysis.campaign import Campaign, config_path, formulas_for
-from analysis.derivation.derived import Derived, OtherProgram, OutsideDomain
-from analysis.derivation.derived_files import variant_of
-from analysis.drift import configurations
-from analysis.evidence import invented, measured, workspace_bytes
-from analysis.formula import transient_bytes
-from analysis.kinds import Kind, kind_of
-from analysis.refereeing.breakdown import Breakdown, Estimator, EstimatorError, Request
-from analysis.refereeing.ours import cache_at_peak, calibrated
-from harness.records import PHASES, Configuration, Measured, OutOfMemory, Phase, Workload
+from vram_ledger.analysis.derivation.derived import Derived, OtherProgram, OutsideDomain
+from vram_ledger.analysis.derivation.derived_files import variant_of
+from vram_ledger.analysis.estimating.breakdown import Breakdown, Estimator, EstimatorError, Request
+from vram_ledger.analysis.estimating.ours import cache_at_peak, calibrated
+from vram_ledger.analysis.evidence.lines import invented, measured, workspace_bytes
+from vram_ledger.analysis.formula.terms import transient_bytes
+from vram_ledger.analysis.ground.kinds import Kind, kind_of
+from vram_ledger.analysis.judging.campaign import config_path, formulas_for
+from vram_ledger.analysis.judging.drift import configurations
+from vram_ledger.analysis.refereeing.campaign import Campaign
+from vram_ledger.harness.records import PHASES, Configuration, Measured, OutOfMemory, Phase, Workload
 
 SEGMENTS = ("weights + buffers", "KV cache", "states", "inputs, logits", "transient")
 

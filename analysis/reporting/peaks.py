@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from analysis.kinds import TYPED_IN
-from analysis.refereeing.breakdown import QUANTITIES, Quantity
-from analysis.reporting.axes import (
+from vram_ledger.analysis.estimating.breakdown import QUANTITIES, Quantity
+from vram_ledger.analysis.ground.kinds import TYPED_IN
+from vram_ledger.analysis.reporting.axes import (
     KINDS,
     MOST_LINES,
     answers,
@@ -19,10 +19,10 @@ from analysis.reporting.axes import (
     range_text,
     some,
 )
-from analysis.reporting.drawing import Drawing, End, Panel
-from analysis.reporting.palette import LIGHT, ramp
-from analysis.reporting.part import Formula, Part
-from harness.records import Measured, OutOfMemory, Phase
+from vram_ledger.analysis.reporting.drawing import Drawing, End, Panel
+from vram_ledger.analysis.reporting.palette import LIGHT, ramp
+from vram_ledger.analysis.reporting.part import Formula, Part
+from vram_ledger.harness.records import Measured, OutOfMemory, Phase
 
 COUNTER_LINES = (("blue", "-"), ("green", "--"), ("gold", "-."), ("purple", (0, (1, 1.2))), ("orange", "--"))
 

@@ -10,18 +10,18 @@ from jinja2 import Environment as Templates
 from jinja2 import PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from analysis.campaign import Campaign, stored_campaign
-from analysis.estimators.catalogue import ESTIMATORS
-from analysis.evidence import MixedError
-from analysis.files import put
-from analysis.kinds import REPLAYED, kind_of, predicted_banner
-from analysis.predicting.capacity import Frontier
-from analysis.refereeing.breakdown import Estimator, EstimatorError
-from analysis.refereeing.scoreboard import Board, assumptions, scoreboard
-from analysis.refereeing.validation import title
-from analysis.reporting import sections, tabular
-from analysis.reporting.bars import breakdown
-from analysis.reporting.capacity import (
+from vram_ledger.analysis.estimating.breakdown import Estimator, EstimatorError
+from vram_ledger.analysis.estimators.catalogue import ESTIMATORS
+from vram_ledger.analysis.evidence.lines import MixedError
+from vram_ledger.analysis.ground.files import put
+from vram_ledger.analysis.ground.kinds import REPLAYED, kind_of, predicted_banner
+from vram_ledger.analysis.predicting.capacity import Frontier
+from vram_ledger.analysis.refereeing.campaign import Campaign, stored_campaign
+from vram_ledger.analysis.refereeing.scoreboard import Board, assumptions, scoreboard
+from vram_ledger.analysis.refereeing.validation import title
+from vram_ledger.analysis.reporting import sections, tabular
+from vram_ledger.analysis.reporting.bars import breakdown
+from vram_ledger.analysis.reporting.capacity import (
     by_kind,
     frontier_figure,
     frontier_heading,
@@ -29,15 +29,15 @@ from analysis.reporting.capacity import (
     predicted_role,
     words_of,
 )
-from analysis.reporting.drawing import Drawing, styled
-from analysis.reporting.estimates import estimator_batches, estimators
-from analysis.reporting.findings import findings
-from analysis.reporting.palette import properties
-from analysis.reporting.part import Part, chosen, parts_of
-from analysis.reporting.peaks import counters, peaks
-from analysis.reporting.residuals import residual_map
-from analysis.reporting.svg import MARK, inline, plain
-from harness.records import Phase
+from vram_ledger.analysis.reporting.drawing import Drawing, styled
+from vram_ledger.analysis.reporting.estimates import estimator_batches, estimators
+from vram_ledger.analysis.reporting.findings import findings
+from vram_ledger.analysis.reporting.palette import properties
+from vram_ledger.analysis.reporting.part import Part, chosen, parts_of
+from vram_ledger.analysis.reporting.peaks import counters, peaks
+from vram_ledger.analysis.reporting.residuals import residual_map
+from vram_ledger.analysis.reporting.svg import MARK, inline, plain
+from vram_ledger.harness.records import Phase
 
 FITS = 5_000  # fits times lines that the held-out row may take: about a second
 HELD_OUT = "ours-held-out"
@@ -195,7 +195,7 @@ def _set_aside(phase: Phase, chunk_tokens: int) -> str:
 
 def _page(chapters: Sequence[dict[str, Any]]) -> str:
     templates = Templates(
-        loader=PackageLoader("analysis.reporting", "."),
+        loader=PackageLoader("vram_ledger.analysis.reporting", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

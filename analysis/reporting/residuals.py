@@ -8,14 +8,14 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from analysis.estimators.catalogue import ESTIMATORS
-from analysis.refereeing.score import compared
-from analysis.reporting.axes import GB, KINDS, heading, tokens_text
-from analysis.reporting.drawing import SMALL, WIDTH, Drawing, Panel
-from analysis.reporting.palette import LIGHT
-from analysis.reporting.part import Part
-from analysis.reporting.peaks import count, counted
-from harness.records import Measured, Phase, Workload
+from vram_ledger.analysis.estimators.catalogue import ESTIMATORS
+from vram_ledger.analysis.refereeing.score import compared
+from vram_ledger.analysis.reporting.axes import GB, KINDS, heading, tokens_text
+from vram_ledger.analysis.reporting.drawing import SMALL, WIDTH, Drawing, Panel
+from vram_ledger.analysis.reporting.palette import LIGHT
+from vram_ledger.analysis.reporting.part import Part
+from vram_ledger.analysis.reporting.peaks import count, counted
+from vram_ledger.harness.records import Measured, Phase, Workload
 
 STEPS_BYTES = (GB // 10, GB, 10 * GB)  # where a residual's colour changes
 MOST_ROWS, MOST_COLUMNS = 14, 7  # cells that have room for a number

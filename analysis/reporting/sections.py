@@ -7,21 +7,28 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.campaign import REPOSITORY, Campaign, formulas_for, main_campaigns, model_of
-from analysis.derivation.derived_files import variant_of
-from analysis.derivation.ledger import formula_text
-from analysis.drift import counting_lines, judge, out_of_memory
-from analysis.kinds import kind_of
-from analysis.predicting.capacity import Frontier
-from analysis.published import coefficients
-from analysis.reporting.capacity import by_kind, kind_text
-from analysis.reporting.part import SEGMENTS, Part
-from analysis.reporting.peaks import counted
-from analysis.reporting.residuals import residuals_of
-from analysis.reporting.tabular import breakdown_rows, drift_rows, frontier_table, point_table, table
-from analysis.tables import configuration_text, environment_text, invented_lines, out_of_memory_lines
-from analysis.verdict import Verdict, exit_code, summary
-from harness.records import Configuration, Environment, Measured
+from vram_ledger.analysis.calibrating.published import coefficients
+from vram_ledger.analysis.derivation.derived_files import variant_of
+from vram_ledger.analysis.derivation.ledger import formula_text
+from vram_ledger.analysis.evidence.tables import (
+    configuration_text,
+    environment_text,
+    invented_lines,
+    out_of_memory_lines,
+)
+from vram_ledger.analysis.evidence.verdict import Verdict, exit_code, summary
+from vram_ledger.analysis.ground.kinds import kind_of
+from vram_ledger.analysis.judging.campaign import formulas_for, main_campaigns, model_of
+from vram_ledger.analysis.judging.drift import counting_lines, judge, out_of_memory
+from vram_ledger.analysis.predicting.capacity import Frontier
+from vram_ledger.analysis.refereeing.campaign import Campaign
+from vram_ledger.analysis.reporting.capacity import by_kind, kind_text
+from vram_ledger.analysis.reporting.part import SEGMENTS, Part
+from vram_ledger.analysis.reporting.peaks import counted
+from vram_ledger.analysis.reporting.residuals import residuals_of
+from vram_ledger.analysis.reporting.tabular import breakdown_rows, drift_rows, frontier_table, point_table, table
+from vram_ledger.harness.records import Configuration, Environment, Measured
+from vram_ledger.home import GRIDS, RESULTS
 
 TOLD_APART = ("gpu_uuid", "allocator")  # one is nobody's business, the other is not one line
 TILES = (
@@ -84,7 +91,7 @@ def _configurations(verdicts: Sequence[Verdict]) -> list[Configuration]:
 def source_text(campaign: Campaign) -> str:
     """The results file, from the repository's root where it is in there."""
     path = campaign.results.path.resolve()
-    return path.relative_to(REPOSITORY).as_posix() if path.is_relative_to(REPOSITORY) else path.name
+    return path.relative_to(RESULTS.parent).as_posix() if path.is_relative_to(RESULTS.parent) else path.name
 
 
 def part_tables(part: Part, frontiers: Sequence[Frontier]) -> dict[str, Any]:
@@ -146,7 +153,7 @@ def commands(campaign: Campaign, parts: Sequence[Part]) -> list[str]:
 
 def grid_of(sha256: str) -> str:
     """The name of the grid with this checksum in ``configs/grids``; "" if there is none any more."""
-    for path in sorted((REPOSITORY / "configs" / "grids").glob("*.toml")):
+    for path in sorted(GRIDS.glob("*.toml")):
         if hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
             return path.stem
     return ""

@@ -4,7 +4,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
-from analysis.reporting.palette import COLOURS
+from vram_ledger.analysis.reporting.palette import COLOURS
 
 MARK = "<!-- made by `make report`; not edited -->"
 FONTS = "'DejaVu Sans', Verdana, sans-serif"

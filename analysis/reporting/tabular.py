@@ -4,17 +4,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.predicting.capacity import Frontier
-from analysis.refereeing.breakdown import QUANTITIES
-from analysis.refereeing.markdown import gb, percent
-from analysis.refereeing.score import score
-from analysis.refereeing.scoreboard import BIAS_HEADER, RANKING_HEADER, SHOWN_TERMS, Board, median_table
-from analysis.reporting.capacity import holds_anything, most_room_first
-from analysis.reporting.part import SEGMENTS, Part, chosen, ledger
-from analysis.reporting.residuals import bytes_text, residual
-from analysis.tables import evidence, number, section_labels
-from analysis.verdict import Verdict
-from harness.records import PHASES, Measured, Phase
+from vram_ledger.analysis.estimating.breakdown import QUANTITIES
+from vram_ledger.analysis.evidence.tables import evidence, number, section_labels
+from vram_ledger.analysis.evidence.verdict import Verdict
+from vram_ledger.analysis.ground.markdown import gb, percent
+from vram_ledger.analysis.predicting.capacity import Frontier
+from vram_ledger.analysis.refereeing.score import score
+from vram_ledger.analysis.refereeing.scoreboard import BIAS_HEADER, RANKING_HEADER, SHOWN_TERMS, Board, median_table
+from vram_ledger.analysis.reporting.capacity import holds_anything, most_room_first
+from vram_ledger.analysis.reporting.part import SEGMENTS, Part, chosen, ledger
+from vram_ledger.analysis.reporting.residuals import bytes_text, residual
+from vram_ledger.harness.records import PHASES, Measured, Phase
 
 DRIFT_HEADER = (
     "term", "verdict", "where", "cause", "unit", "expected", "fitted", "evidence", "expected − fitted, bytes",

@@ -3,8 +3,8 @@
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from harness.events import EventLog
-from harness.records import AllocatorProbe, GuessedRead, Peak
+from vram_ledger.harness.events import EventLog
+from vram_ledger.harness.records import AllocatorProbe, GuessedRead, Peak
 
 
 class Recording(Protocol):

@@ -2,8 +2,8 @@
 
 import torch
 
-from harness.devices import Device
-from harness.gpus import Gpu
+from vram_ledger.harness.devices import Device
+from vram_ledger.harness.gpus import Gpu
 
 OutOfMemoryError = torch.OutOfMemoryError
 
@@ -14,13 +14,13 @@ def device_of(kind: str, answer_as: Gpu, recorded: bool = False) -> Device:
     ``answer_as``: the card that the fake device answers for. ``recorded``: a card's allocator records its history.
     """
     if kind == "cpu":
-        from harness.devices.cpu import CpuDevice
+        from vram_ledger.harness.devices.cpu import CpuDevice
 
         return CpuDevice()
     if kind in ("cuda", "emulated"):
-        from harness.devices.cuda import CudaDevice
+        from vram_ledger.harness.devices.cuda import CudaDevice
 
         return CudaDevice(kind, recorded)
-    from harness.devices.fake import FakeDevice
+    from vram_ledger.harness.devices.fake import FakeDevice
 
     return FakeDevice(answer_as)

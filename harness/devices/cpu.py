@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from harness.devices.recorder import Recorder
-from harness.records import AllocatorProbe, GuessedRead
+from vram_ledger.harness.devices.recorder import Recorder
+from vram_ledger.harness.records import AllocatorProbe, GuessedRead
 
 NO_CARD: dict[str, Any] = {
     "gpu_name": None,

@@ -14,11 +14,11 @@ from typing import Any
 import pynvml
 import torch
 
-from harness.devices.traced import MOST_ENTRIES, Trace
-from harness.devices.watching import shown_frames
-from harness.events import EventLog
-from harness.machine import allocator_settings
-from harness.records import AllocatorProbe, GuessedRead, Peak
+from vram_ledger.harness.devices.traced import MOST_ENTRIES, Trace
+from vram_ledger.harness.devices.watching import shown_frames
+from vram_ledger.harness.events import EventLog
+from vram_ledger.harness.machine import allocator_settings
+from vram_ledger.harness.records import AllocatorProbe, GuessedRead, Peak
 
 MIB = 2**20
 PROBE_SIZES = (511, MIB, MIB + 1, 10 * MIB, 11 * MIB)
@@ -199,7 +199,7 @@ class CudaDevice:
 
     def guessed(self) -> tuple[GuessedRead, ...]:
         """See :class:`harness.devices.Device`; told by the emulated card."""
-        program = sys.modules.get("harness.emulation.program")
+        program = sys.modules.get("vram_ledger.harness.emulation.program")
         return () if program is None else tuple(GuessedRead(**read) for read in program.take_guesses())
 
 

@@ -21,11 +21,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from harness.devices.attention import attention_on
-from harness.devices.cpu import NO_CARD, CpuDevice
-from harness.devices.inside import Insides
-from harness.devices.recorder import Recorder
-from harness.gpus import Gpu
+from vram_ledger.harness.devices.attention import attention_on
+from vram_ledger.harness.devices.cpu import NO_CARD, CpuDevice
+from vram_ledger.harness.devices.inside import Insides
+from vram_ledger.harness.devices.recorder import Recorder
+from vram_ledger.harness.gpus import Gpu
 
 
 class FakeDevice(CpuDevice):

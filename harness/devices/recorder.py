@@ -11,10 +11,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from harness.devices.inside import INSIDE, Step, Temporary
-from harness.devices.watching import Modules, source_line
-from harness.events import Allocation, EventLog, peak_site
-from harness.records import Peak
+from vram_ledger.harness.devices.inside import INSIDE, Step, Temporary
+from vram_ledger.harness.devices.watching import Modules, source_line
+from vram_ledger.harness.events import Allocation, EventLog, peak_site
+from vram_ledger.harness.records import Peak
 
 
 class Recorder(TorchDispatchMode):

@@ -12,9 +12,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from harness.devices.inside import INSIDE
-from harness.devices.watching import Modules, source_line
-from harness.events import Allocation, EventLog
+from vram_ledger.harness.devices.inside import INSIDE
+from vram_ledger.harness.devices.watching import Modules, source_line
+from vram_ledger.harness.events import Allocation, EventLog
 
 MOST_ENTRIES = 4_000_000
 

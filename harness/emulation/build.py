@@ -21,7 +21,7 @@ from typing import Any
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerDefSection
 
-from harness.emulation.wheel import NoEmulation, Wheel
+from vram_ledger.harness.emulation.wheel import NoEmulation, Wheel
 
 STUBS = Path(__file__).parent / "stubs"
 SHARED = "libemulatedcard.so"
@@ -84,8 +84,9 @@ def cache_folder() -> Path:
 
 
 def source_digest() -> str:
-    """The stubs' source, this file included, as a hash."""
-    digest = hashlib.sha256(Path(__file__).read_bytes())
+    """The stubs' source, this file included, as a hash; what this file imports, and from where, is no part of it."""
+    recipe = re.sub(r"(?m)^(from|import) .*\n", "", Path(__file__).read_text(encoding="utf-8"))
+    digest = hashlib.sha256(recipe.encode())
     for path in sorted(p for p in STUBS.rglob("*") if p.is_file()):
         digest.update(path.relative_to(STUBS).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

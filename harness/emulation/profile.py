@@ -5,9 +5,9 @@ import os
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from harness.emulation.build import SHARED, Built, built_stubs
-from harness.emulation.wheel import NoEmulation, find_wheel
-from harness.gpus import Gpu
+from vram_ledger.harness.emulation.build import SHARED, Built, built_stubs
+from vram_ledger.harness.emulation.wheel import NoEmulation, find_wheel
+from vram_ledger.harness.gpus import Gpu
 
 ASSUMED_OUTSIDE_BYTES = 480 * 2**20  # where nobody published it: about what a CUDA context and torch's modules take
 INSIDE = Path(__file__).parent / "inside"

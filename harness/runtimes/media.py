@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from harness.devices import Device
-from harness.devices.known import VALUELESS, KnownValues
-from harness.records import CHANNELS, MERGED_PIXELS, PATCH_FRAMES, PATCH_PIXELS, Images
+from vram_ledger.harness.devices import Device
+from vram_ledger.harness.devices.known import VALUELESS, KnownValues
+from vram_ledger.harness.records import CHANNELS, MERGED_PIXELS, PATCH_FRAMES, PATCH_PIXELS, Images
 
 IMAGE_KIND = 1  # of mm_token_type_ids; 0 is text
 

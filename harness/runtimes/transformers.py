@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.devices import Device
-from harness.records import Configuration, Held, Kernels, Workload
-from harness.runtimes.media import Media, known_values, prompt_with
+from vram_ledger.harness.devices import Device
+from vram_ledger.harness.records import Configuration, Held, Kernels, Workload
+from vram_ledger.harness.runtimes.media import Media, known_values, prompt_with
 
 TORCH_REFERENCE = "torch reference: "
 AHEAD = (

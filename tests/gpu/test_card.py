@@ -7,10 +7,10 @@ import dataclasses
 
 import pytest
 
-from harness.events import STANDING, peak_site
-from harness.machine import card_there
-from harness.records import Measured
 from tests.conftest import NANO, Ask
+from vram_ledger.harness.events import STANDING, peak_site
+from vram_ledger.harness.machine import card_there
+from vram_ledger.harness.records import Measured
 
 MINI = "qwen3.5-64l-mini"
 CARD = "cuda" if card_there() else "emulated"

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from harness.worker import main
+from vram_ledger.harness.worker import main
 
 
 def plant() -> None:

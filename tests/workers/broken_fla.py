@@ -6,7 +6,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from harness.worker import main
+from vram_ledger.harness.worker import main
 
 
 class Broken(MetaPathFinder):

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from harness.devices.fake import FakeDevice
-from harness.events import signed_sizes
-from harness.gpus import labelled, read_gpus
-from harness.measure import event_log
-from harness.records import Workload
-from harness.runtimes import transformers as runtime
 from tests.conftest import CONFIGS, CONFIGURATION, NANO
+from vram_ledger.harness.devices.fake import FakeDevice
+from vram_ledger.harness.events import signed_sizes
+from vram_ledger.harness.gpus import labelled, read_gpus
+from vram_ledger.harness.measure import event_log
+from vram_ledger.harness.records import Workload
+from vram_ledger.harness.runtimes import transformers as runtime
 
 
 class FakeTensorDevice(FakeDevice):

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from harness.nursery import nurse
+from vram_ledger.harness.nursery import nurse
 
 
 def misbehave(order: dict[str, Any], answers: int) -> None:

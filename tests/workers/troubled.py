@@ -5,8 +5,8 @@ import os
 import time
 from typing import Any
 
-from harness.runtimes import transformers as runtime
-from harness.worker import main
+from vram_ledger.harness.runtimes import transformers as runtime
+from vram_ledger.harness.worker import main
 
 LONG = 1000
 run = runtime.forward

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
-_NAME = "harness.emulation.program"
+_NAME = "vram_ledger.harness.emulation.program"
 
 
 def _load(name: str, path: str) -> None:

@@ -1,0 +1,1 @@
+"""The calibration record, and what is published of it."""

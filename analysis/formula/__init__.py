@@ -1,0 +1,1 @@
+"""What a config says: shapes, and the exact terms."""

@@ -1,0 +1,338 @@
+"""A model's shapes from its ``config.json``, and what follows from them alone: parameters, resident and stored bytes.
+
+Module structure: transformers 5.23.0, ``models/qwen3_5/modeling_qwen3_5.py`` (the class is named at each count). The
+MTP tensors have no module there (``_keys_to_ignore_on_load_unexpected``); their count is from the checkpoints' bytes.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vram_ledger.errors import InputError
+from vram_ledger.harness.records import ModelClass
+
+MODEL_TYPES = ("qwen3_5", "qwen3_5_text")
+LINEAR, FULL = "linear_attention", "full_attention"
+
+# Name of each field of Shapes and VisionShapes -> its key in the config.
+_TEXT_FIELDS = {
+    "vocabulary": "vocab_size",
+    "hidden": "hidden_size",
+    "intermediate": "intermediate_size",
+    "query_heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+}
+_LINEAR_FIELDS = {
+    "linear_key_heads": "linear_num_key_heads",
+    "linear_value_heads": "linear_num_value_heads",
+    "linear_key_dim": "linear_key_head_dim",
+    "linear_value_dim": "linear_value_head_dim",
+    "conv_width": "linear_conv_kernel_dim",
+}
+_VISION_FIELDS = {
+    "depth": "depth",
+    "hidden": "hidden_size",
+    "heads": "num_heads",
+    "intermediate": "intermediate_size",
+    "positions": "num_position_embeddings",
+    "out_hidden": "out_hidden_size",
+    "channels": "in_channels",
+    "patch": "patch_size",
+    "temporal_patch": "temporal_patch_size",
+    "merge": "spatial_merge_size",
+}
+
+
+class ConfigError(InputError):
+    """A config that can't be used; the message starts with the file and names every field that is wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisionShapes:
+    """Sizes of the vision tower. ``merge``: patches merged along each side; the rest are counts of elements."""
+
+    depth: int
+    hidden: int
+    heads: int
+    intermediate: int
+    positions: int
+    out_hidden: int
+    channels: int
+    patch: int
+    temporal_patch: int
+    merge: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shapes:
+    """Sizes of the text model, all counts of elements. The linear ones are 0 where no layer is linear.
+
+    n_full, n_linear: layers with full attention and with Gated DeltaNet. regular: whether every so many layers one has
+    full attention, the last among them, as in the published models. kv_heads, head_dim: of full attention, of
+    which rotary_dim elements of each head are rotated.
+    vision: ``None`` for a text-only config.
+    """
+
+    vocabulary: int
+    hidden: int
+    intermediate: int
+    n_full: int
+    n_linear: int
+    regular: bool
+    query_heads: int
+    kv_heads: int
+    head_dim: int
+    rotary_dim: int
+    attention_bias: bool
+    linear_key_heads: int
+    linear_value_heads: int
+    linear_key_dim: int
+    linear_value_dim: int
+    conv_width: int
+    tied_embeddings: bool
+    mtp_layers: int
+    vision: VisionShapes | None
+
+    @property
+    def conv_channels(self) -> int:
+        """Channels of the short convolution: queries, keys and values of all linear heads side by side."""
+        return 2 * self.linear_key_heads * self.linear_key_dim + self.linear_value_heads * self.linear_value_dim
+
+
+def read_shapes(path: Path) -> Shapes:
+    """The shapes in a ``config.json``; :class:`ConfigError` names the file, and the line if it is not JSON."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a text file ({error.reason} at byte {error.start})") from error
+    return shapes_from(config, str(path))
+
+
+def shapes_from(config: dict[str, Any], where: str) -> Shapes:
+    """The shapes in a config, nested (``text_config``, ``vision_config``) or a text config by itself.
+
+    :class:`ConfigError` starts with ``where`` and names, dotted, every field that is missing or not a positive
+    integer.
+    """
+    if not isinstance(config, dict):
+        raise ConfigError(f"{where}: expected an object, got {type(config).__name__}")
+    problems: list[str] = []
+    prefix = "text_config." if "text_config" in config else ""
+    text = _section(config, "text_config", problems) if prefix else config
+    if reason := _of_another_family(config, text):
+        raise ConfigError(f"{where}: {reason}")
+    n_full, n_linear, regular = _layers(text, prefix, problems)
+    numbers = _integers(text, prefix, _TEXT_FIELDS, problems)
+    linear = _integers(text, prefix, _LINEAR_FIELDS, problems) if n_linear else dict.fromkeys(_LINEAR_FIELDS, 0)
+    tied = _flag(
+        config, "", "tie_word_embeddings", _flag(text, prefix, "tie_word_embeddings", None, problems), problems
+    )
+    if tied is None:
+        problems.append(f"missing {prefix}tie_word_embeddings")
+    bias = _flag(text, prefix, "attention_bias", False, problems)
+    mtp_layers = _mtp_layers(text, prefix, problems)
+    vision = _vision(config, problems)
+    rotated = _rotated_share(text, prefix, problems)
+    if problems:
+        raise ConfigError(f"{where}: {'; '.join(problems)}")
+    return Shapes(
+        n_full=n_full,
+        n_linear=n_linear,
+        regular=regular,
+        rotary_dim=int(numbers["head_dim"] * rotated),
+        attention_bias=bool(bias),
+        tied_embeddings=bool(tied),
+        mtp_layers=mtp_layers,
+        vision=vision,
+        **numbers,
+        **linear,
+    )
+
+
+def _of_another_family(config: dict[str, Any], text: dict[str, Any]) -> str:
+    """Why a config is none that the counts here are true of; "" if nothing in it says so."""
+    kinds = [c.get("model_type") for c in (config, text)]
+    if other := [kind for kind in kinds if kind is not None and kind not in MODEL_TYPES]:
+        return f"model_type {other[0]!r} is not of the Qwen3.5 dense family ({', '.join(MODEL_TYPES)})"
+    if text.get("num_experts"):
+        return "num_experts: a mixture of experts is not of the Qwen3.5 dense family"
+    if text.get("attn_output_gate") is False:
+        return "attn_output_gate is false: the family's attention has an output gate"
+    if config.get("quantization_config") or text.get("quantization_config"):
+        return "quantization_config: quantised weights are not known here, only those of one dtype"
+    return ""
+
+
+def _section(config: dict[str, Any], name: str, problems: list[str]) -> dict[str, Any]:
+    section = config[name]
+    if isinstance(section, dict):
+        return section
+    problems.append(f"{name} must be an object, got {section!r}")
+    return {}
+
+
+def _integers(section: dict[str, Any], prefix: str, fields: dict[str, str], problems: list[str]) -> dict[str, int]:
+    """Field name -> value, 0 where it is missing or wrong, which is then said in ``problems``."""
+    if missing := [f"{prefix}{key}" for key in fields.values() if key not in section]:
+        problems.append(f"missing {', '.join(missing)}")
+    wrong = [key for key in fields.values() if key in section and not _positive(section[key])]
+    problems.extend(f"{prefix}{key} must be a positive integer, got {section[key]!r}" for key in wrong)
+    return {name: 0 if key in wrong else section.get(key, 0) for name, key in fields.items()}
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _flag(section: dict[str, Any], prefix: str, key: str, default: bool | None, problems: list[str]) -> bool | None:
+    value = section.get(key, default)
+    if value is None or isinstance(value, bool):
+        return value
+    problems.append(f"{prefix}{key} must be true or false, got {value!r}")
+    return default
+
+
+def _layers(text: dict[str, Any], prefix: str, problems: list[str]) -> tuple[int, int, bool]:
+    """Number of full-attention and of linear layers, and whether their order is regular.
+
+    ``full_attention_interval`` serves where no list is given.
+    """
+    layers = _integers(text, prefix, {"layers": "num_hidden_layers"}, problems)["layers"]
+    kinds = text.get("layer_types")
+    if kinds is None:
+        if "full_attention_interval" not in text:
+            problems.append(f"missing {prefix}layer_types (or {prefix}full_attention_interval)")
+            return 0, 0, False
+        # Qwen3_5TextConfig.__post_init__: layer i is full attention where (i + 1) is a multiple of the interval.
+        interval = _integers(text, prefix, {"interval": "full_attention_interval"}, problems)["interval"]
+        n_full = layers // interval if interval else layers
+        return n_full, layers - n_full, bool(interval) and layers % interval == 0
+    if not isinstance(kinds, list) or any(kind not in (LINEAR, FULL) for kind in kinds):
+        problems.append(f"{prefix}layer_types must be a list of {LINEAR!r} and {FULL!r}")
+        return 0, 0, False
+    if layers and len(kinds) != layers:
+        problems.append(f"{prefix}layer_types has {len(kinds)} entries, but {prefix}num_hidden_layers is {layers}")
+    n_full = kinds.count(FULL)
+    interval = len(kinds) // n_full if n_full else 0
+    regular = bool(interval) and all((kind == FULL) == ((i + 1) % interval == 0) for i, kind in enumerate(kinds))
+    return n_full, kinds.count(LINEAR), regular
+
+
+def _mtp_layers(text: dict[str, Any], prefix: str, problems: list[str]) -> int:
+    key = "mtp_num_hidden_layers"
+    return _integers(text, prefix, {"layers": key}, problems)["layers"] if text.get(key) else 0
+
+
+def _rotated_share(text: dict[str, Any], prefix: str, problems: list[str]) -> float:
+    """Share of each head that is rotated (``Qwen3_5TextRotaryEmbedding``); the family's default is a quarter."""
+    rope = text.get("rope_parameters")
+    share = rope.get("partial_rotary_factor") if isinstance(rope, dict) else None
+    share = text.get("partial_rotary_factor", 0.25) if share is None else share
+    if isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1:
+        return share
+    problems.append(f"{prefix}partial_rotary_factor must be above 0 and at most 1, got {share!r}")
+    return 0.0
+
+
+def _vision(config: dict[str, Any], problems: list[str]) -> VisionShapes | None:
+    if config.get("vision_config") is None:
+        return None
+    section = _section(config, "vision_config", problems)
+    return VisionShapes(**_integers(section, "vision_config.", _VISION_FIELDS, problems))
+
+
+def full_attention_parameters(shapes: Shapes) -> int:
+    """Elements of one ``Qwen3_5Attention``: the query projection is doubled by the output gate."""
+    query, kv, h = shapes.query_heads * shapes.head_dim, shapes.kv_heads * shapes.head_dim, shapes.hidden
+    projections = h * 2 * query + 2 * h * kv + query * h
+    biases = 2 * query + 2 * kv + h if shapes.attention_bias else 0
+    head_norms = 2 * shapes.head_dim
+    return projections + biases + head_norms
+
+
+def linear_attention_parameters(shapes: Shapes) -> int:
+    """Elements of one ``Qwen3_5GatedDeltaNet``: in (qkv, z, b, a), conv1d, dt_bias, A_log, norm, out."""
+    h, heads = shapes.hidden, shapes.linear_value_heads
+    value = heads * shapes.linear_value_dim
+    projections = h * shapes.conv_channels + h * value + 2 * h * heads + value * h
+    convolution = shapes.conv_channels * shapes.conv_width
+    return projections + convolution + 2 * heads + shapes.linear_value_dim
+
+
+def feed_forward_parameters(shapes: Shapes) -> int:
+    """Elements of one ``Qwen3_5MLP`` (gate, up, down) and its layer's two norms."""
+    return 3 * shapes.hidden * shapes.intermediate + 2 * shapes.hidden
+
+
+def text_parameters(shapes: Shapes) -> int:
+    """Elements of ``Qwen3_5ForCausalLM``: embeddings, head unless tied, layers, final norm."""
+    embeddings = shapes.vocabulary * shapes.hidden * (1 if shapes.tied_embeddings else 2)
+    mixers = shapes.n_full * full_attention_parameters(shapes) + shapes.n_linear * linear_attention_parameters(shapes)
+    layers = shapes.n_full + shapes.n_linear
+    return embeddings + mixers + layers * feed_forward_parameters(shapes) + shapes.hidden
+
+
+def mtp_parameters(shapes: Shapes) -> int:
+    """Elements of the multi-token-prediction part: a 2h-to-h projection, full-attention layers, three norms."""
+    if not shapes.mtp_layers:
+        return 0
+    layer = full_attention_parameters(shapes) + feed_forward_parameters(shapes)
+    return 2 * shapes.hidden**2 + shapes.mtp_layers * layer + 3 * shapes.hidden
+
+
+def vision_parameters(shapes: Shapes) -> int:
+    """Elements of ``Qwen3_5VisionModel``: patch embedding, positions, blocks, merger; all with biases."""
+    if shapes.vision is None:
+        return 0
+    v = shapes.vision
+    h, i = v.hidden, v.intermediate
+    patches = h * v.channels * v.temporal_patch * v.patch**2 + h
+    positions = v.positions * h
+    attention = 3 * h * h + 3 * h + h * h + h
+    feed_forward = h * i + i + i * h + h
+    norms = 2 * 2 * h
+    merged = h * v.merge**2
+    merger = 2 * h + merged * merged + merged + merged * v.out_hidden + v.out_hidden
+    return patches + positions + v.depth * (attention + feed_forward + norms) + merger
+
+
+def float32_elements(shapes: Shapes) -> int:
+    """Elements that a checkpoint stores in float32: each linear layer's ``A_log`` and norm weight."""
+    return shapes.n_linear * (shapes.linear_value_heads + shapes.linear_value_dim)
+
+
+def resident_parameters(shapes: Shapes, model_class: ModelClass) -> int:
+    """Elements that the transformers class keeps in memory. The MTP part never is: no class has it."""
+    vision = vision_parameters(shapes) if model_class == "Qwen3_5ForConditionalGeneration" else 0
+    return text_parameters(shapes) + vision
+
+
+def buffers_bytes(shapes: Shapes, model_class: ModelClass) -> int:
+    """Bytes of the registered buffers: the rotary frequencies, kept twice in float32, of the text model and the tower.
+
+    The tower rotates half of each head, so it has half as many frequencies again.
+    """
+    frequencies = -(-shapes.rotary_dim // 2)
+    if shapes.vision is not None and model_class == "Qwen3_5ForConditionalGeneration":
+        frequencies += -(-(shapes.vision.hidden // shapes.vision.heads // 2) // 2)
+    return 2 * 4 * frequencies
+
+
+def weights_bytes(shapes: Shapes, model_class: ModelClass, element_bytes: int = 2) -> int:
+    """Bytes of the resident parameters, every one cast to the dtype of ``element_bytes`` (bfloat16: 2)."""
+    return element_bytes * resident_parameters(shapes, model_class)
+
+
+def resident_bytes(shapes: Shapes, model_class: ModelClass, element_bytes: int = 2) -> int:
+    """Bytes of weights and buffers."""
+    return weights_bytes(shapes, model_class, element_bytes) + buffers_bytes(shapes, model_class)
+
+
+def checkpoint_bytes(shapes: Shapes) -> int:
+    """Bytes of all tensors in the published bfloat16 checkpoint, MTP and vision included."""
+    parameters = text_parameters(shapes) + mtp_parameters(shapes) + vision_parameters(shapes)
+    return 2 * parameters + 2 * float32_elements(shapes)

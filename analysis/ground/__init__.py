@@ -1,0 +1,1 @@
+"""What stands below every room: cards, kinds of numbers, generated files, text tables."""

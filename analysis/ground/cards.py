@@ -1,0 +1,79 @@
+"""How much memory a card has to give: ``configs/gpus.toml``, what a card reported when it was measured, or the user."""
+
+import difflib
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vram_ledger.errors import InputError
+
+LEAST_REPORTED = 0.9  # of the nominal memory: error correction and firmware take the rest (configs/gpus.toml)
+UNITS = {"GB": 10**9, "GiB": 2**30, "MB": 10**6, "MiB": 2**20}
+
+
+class CardError(InputError):
+    """A card that is not known, or an amount of memory that is none."""
+
+
+GIVEN = "as given"  # the source of what the user said
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """A GPU by its label, and the least and the most that it has to give. source: where that comes from."""
+
+    label: str
+    least_bytes: int
+    most_bytes: int
+    source: str
+
+
+def read_cards(path: Path) -> dict[str, Card]:
+    """Every section of ``gpus.toml``, by label: what such a card reported; if that is not known, nominal memory."""
+    return {label: _card(label, section) for label, section in _sections(path).items()}
+
+
+def _card(label: str, section: dict[str, Any]) -> Card:
+    """What torch reports of the card where the section knows it; a range under the nominal memory where it does not."""
+    if (total := section.get("total_bytes")) is not None:
+        return Card(label=label, least_bytes=total, most_bytes=total, source=section["total_from"])
+    nominal = section["memory_gib"] * 2**30
+    return Card(
+        label=label,
+        least_bytes=int(nominal * LEAST_REPORTED),
+        most_bytes=nominal,
+        source="nominal, of which a card may report up to a tenth less",
+    )
+
+
+def card_of(label: str, path: Path, memory: str = "") -> Card:
+    """The card of a label, with ``memory`` (such as "79.1GiB") where the user knows what it reports.
+
+    :class:`CardError` names near labels, or the sizes that a family's label stands for.
+    """
+    cards = read_cards(path)
+    if label not in cards:
+        sizes = [name for name, section in _sections(path).items() if section.get("family") == label]
+        if sizes:
+            raise CardError(f"{label} is {' or '.join(sizes)}: name the size")
+        near = difflib.get_close_matches(label, cards, n=3, cutoff=0.4)
+        raise CardError(f"no GPU is labelled {label!r}; {'near: ' if near else 'known: '}{', '.join(near or cards)}")
+    if not memory:
+        return cards[label]
+    size = read_amount(memory)
+    return Card(label=label, least_bytes=size, most_bytes=size, source=GIVEN)
+
+
+def _sections(path: Path) -> dict[str, dict[str, Any]]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def read_amount(text: str) -> int:
+    """Bytes of an amount such as "79.1GiB", more than none; :class:`CardError` for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(GB|GiB|MB|MiB|B)", text.strip())
+    size = int(float(found[1]) * UNITS.get(found[2], 1)) if found else 0
+    if not size:
+        raise CardError(f"{text!r} is not an amount of memory such as 79.1GiB or 24564MiB")
+    return size

@@ -1,0 +1,59 @@
+"""Generated files: writing them, and reading those that hold a record."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from vram_ledger.harness.records import RecordError, decode
+
+
+def put(path: Path, text: str) -> None:
+    """Puts a file in place in one step, its folder too, so that no reader ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def with_rows(head: dict[str, Any], **rows: Iterable[Any]) -> str:
+    """JSON whose lists of records are a line of text a record, so that changes can be read; ``head`` comes first."""
+    parts = [json.dumps(head, ensure_ascii=False, indent=1)[:-2]]
+    for name, items in rows.items():
+        lines = ",\n".join("  " + json.dumps(item, ensure_ascii=False) for item in items)
+        parts.append(f' "{name}": [\n{lines}\n ]')
+    return ",\n".join(parts) + "\n}\n"
+
+
+def said(cls: type, data: dict[str, Any]) -> dict[str, Any]:
+    """A record's JSON without the fields that it did not always have and that say nothing: those at their default.
+
+    What is made of it, a key or a digest, does not move when a record gains a field.
+    """
+    added = {f.name: f.default for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
+    return {name: value for name, value in data.items() if name not in added or value != added[name]}
+
+
+def stored(path: Path, cls: type, what: str, schema: int, error: type[ValueError]) -> Any:
+    """The record of type ``cls`` that a JSON file holds beside its schema number; its ``name`` is the file's.
+
+    ``error`` is raised, naming the file, for what is not as written; ``what`` the file is, for people.
+    """
+    try:
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as at:
+        raise error(f"{path}:{at.lineno}: not JSON ({at.msg} at column {at.colno})") from at
+    except UnicodeDecodeError as at:
+        raise error(f"{path}: not a text file ({at.reason} at byte {at.start})") from at
+    found = data.pop("schema", None) if isinstance(data, dict) else None
+    if found != schema:
+        raise error(f"{path}: {what} schema {found!r}, but this version reads schema {schema}")
+    try:
+        return decode(cls, {**data, "name": path.name}, str(path))
+    except RecordError as at:
+        raise error(str(at)) from at

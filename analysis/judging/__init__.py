@@ -1,0 +1,1 @@
+"""Verdicts on a results file: per term, against itself, against what was stored."""

@@ -1,0 +1,127 @@
+"""Verdicts on the bytes at every point against the formula that was derived from the program itself.
+
+A fit can only say how a transient grew over the points that it saw; the derived formula says what it is, at each of
+them. On the fake device there is nothing between the two but the program, so the tolerance is 0. A card, real or
+emulated, has the libraries' workspace beside it, which is taken off; what is then left over is memory that an op takes
+inside, where no replay sees it, and its tolerance is 0 as well.
+"""
+
+from collections.abc import Iterable
+
+from vram_ledger.analysis.derivation.derived import Derived, OtherProgram, OutsideDomain
+from vram_ledger.analysis.evidence.lines import workspace_bytes
+from vram_ledger.analysis.evidence.verdict import Verdict, point, size
+from vram_ledger.analysis.formula.terms import phase_regime
+from vram_ledger.analysis.ground.kinds import REPLAYED, kind_of
+from vram_ledger.harness.records import Configuration, Environment, Measured, Phase, Workload
+
+TERM = "peak and held (every point, derived)"
+OWN_TERM = "peak in another attention kernel"
+
+
+def judge_derived(
+    configuration: Configuration,
+    environment: Environment,
+    ran: dict[Workload, Measured],
+    formulas: Iterable[Derived],
+) -> list[Verdict]:
+    """One verdict a phase that has a formula of this program, by the nearest one; none where there is no such."""
+    nearest: dict[Phase, tuple[Derived, dict[Workload, Measured]]] = {}
+    for derived in sorted(formulas, key=lambda f: f.distance(environment)):
+        points = {w: m for w, m in ran.items() if w.phase == derived.phase and _same(derived, w, environment, m)}
+        if points:
+            nearest.setdefault(derived.phase, (derived, points))
+    verdicts: list[Verdict] = []
+    for phase, (derived, points) in nearest.items():
+        own = {w: m for w, m in points.items() if _in_its_own_kernel(m, derived)}
+        met = {w: m for w, m in points.items() if w not in own}
+        if met:
+            verdicts.append(_every_point(configuration, phase, met, derived, kind_of(environment) is REPLAYED))
+        if own:
+            verdicts.append(_own_kernel(configuration, phase, own, derived))
+    return verdicts
+
+
+def _in_its_own_kernel(measured: Measured, derived: Derived) -> bool:
+    """Whether the peak stands inside an attention kernel that the formula's program did not take.
+
+    What such a kernel takes inside (flash's accumulators where it splits the keys) is the kernel's, not the program's,
+    and the traced run has named it.
+    """
+    kernel, other = measured.kernels.attention, derived.kernels.attention
+    return kernel != other and f"aten::{(measured.site.op or '').removeprefix('inside ')}" == kernel
+
+
+def _own_kernel(
+    configuration: Configuration, phase: Phase, points: dict[Workload, Measured], derived: Derived
+) -> Verdict:
+    """What the peak has over the formula where it stands in a kernel that the formula does not have."""
+    over = {w: m.warm.requested_bytes - workspace_bytes(m) - _peak(derived, w) for w, m in points.items()}
+    workload = max(over, key=lambda w: (over[w], size(w)))
+    kernel = points[workload].kernels.attention
+    return Verdict(
+        configuration=configuration,
+        term=OWN_TERM,
+        regime=phase_regime(phase),
+        unit="B",
+        decision="NO_REFERENCE",
+        n=len(points),
+        expected=_peak(derived, workload),
+        expected_from=derived.origin,
+        fitted=_peak(derived, workload) + over[workload],
+        exact=False,
+        reference=point(workload),
+        difference_bytes=over[workload],
+        tolerance_bytes=None,
+        cause=f"{kernel} at {points[workload].site.source}; the formula's program takes {derived.kernels.attention}",
+    )
+
+
+def _peak(derived: Derived, workload: Workload) -> int:
+    return derived.peak_bytes(workload.batch, workload.context_tokens)
+
+
+def _same(derived: Derived, workload: Workload, environment: Environment, measured: Measured) -> bool:
+    try:
+        derived.check(workload, environment, measured.kernels)
+        derived.peak_bytes(workload.batch, workload.context_tokens)
+    except (OtherProgram, OutsideDomain):
+        return False
+    return True
+
+
+def _every_point(
+    configuration: Configuration, phase: Phase, points: dict[Workload, Measured], derived: Derived, replayed: bool
+) -> Verdict:
+    """The largest difference, at the peak or in what is held after it."""
+    worst, workload, expected, where = max(
+        (_difference(derived, w, m) for w, m in points.items()), key=lambda d: (abs(d[0]), size(d[1]))
+    )
+    cause = "the program no longer allocates what it was derived from" if replayed else where
+    return Verdict(
+        configuration=configuration,
+        term=TERM,
+        regime=phase_regime(phase),
+        unit="B",
+        decision="DRIFT" if worst else "EQUIVALENT",
+        n=len(points),
+        expected=expected,
+        expected_from=derived.origin,
+        fitted=expected + worst,
+        exact=not worst,
+        reference=point(workload),
+        difference_bytes=worst,
+        tolerance_bytes=0,
+        cause=cause if worst else "",
+    )
+
+
+def _difference(derived: Derived, w: Workload, m: Measured) -> tuple[int, Workload, int, str]:
+    """The larger of the two differences, what was expected there, and what it is if not of the program."""
+    workspace = workspace_bytes(m)
+    peak, held = (f(w.batch, w.context_tokens) for f in (derived.peak_bytes, derived.held_bytes))
+    pairs = [
+        (m.warm.requested_bytes - workspace - peak, w, peak, "memory inside an op, which no replay sees"),
+        (m.held_bytes - workspace - held, w, held, "memory held, which no replay sees"),
+    ]
+    return max(pairs, key=lambda pair: abs(pair[0]))

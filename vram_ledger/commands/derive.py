@@ -1,0 +1,140 @@
+"""The commands about derived formulas: derive, verify, ledger and explain."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import monotonic
+from typing import Annotated
+
+import typer
+
+from vram_ledger.analysis.derivation.derive import Program, check_derivable, derive
+from vram_ledger.analysis.derivation.derived import Derived
+from vram_ledger.analysis.derivation.derived_files import (
+    configuration_of,
+    derived_path,
+    phases_of,
+    read_derived,
+    variant_of,
+    write_derived,
+)
+from vram_ledger.analysis.derivation.ledger import formula_text, ledger_markdown
+from vram_ledger.analysis.derivation.moves import moves_text
+from vram_ledger.analysis.derivation.replays import model_name, replaying
+from vram_ledger.analysis.derivation.verify import check_text, compared, random_shapes
+from vram_ledger.analysis.formula.shapes import read_shapes
+from vram_ledger.analysis.ground.files import put
+from vram_ledger.analysis.predicting.configs import config_of
+from vram_ledger.analysis.predicting.simulated import write_simulated
+from vram_ledger.harness.records import Configuration, Phase
+from vram_ledger.home import RUNS
+
+WORKERS = 2
+VariantOption = Annotated[
+    list[str] | None,
+    typer.Option(help='Such as "text", "default-static", "text-chunk2048"; else default and text.'),
+]
+ModelOption = Annotated[str, typer.Option(help="Name in configs/models, or path of a config.json.")]
+ResultsOption = Annotated[Path, typer.Option(help="Folder of the results.")]
+FakeOption = Annotated[str, typer.Option(help="The card that the fake device answers as.")]
+
+
+def derive_model(
+    model: ModelOption = "qwen3.5-27b",
+    variant: VariantOption = None,
+    fake: FakeOption = "h200",
+    results: ResultsOption = RUNS,
+) -> None:
+    """Derive the formulas of a model from replays on the fake device, and store them."""
+    configurations = [configuration_of(model_name(model), v) for v in variant or ("default", "text")]
+    for configuration in configurations:
+        check_derivable(configuration)
+    jobs = [(c, phase) for c in configurations for phase in phases_of(c)]
+
+    def derived(job: tuple[Configuration, Phase]) -> tuple[Derived, float]:
+        began = monotonic()
+        with replaying(model, fake, job[0].model_class) as replays:
+            return derive(replays, *job), monotonic() - began
+
+    with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+        for formula, seconds in pool.map(derived, jobs):
+            path = derived_path(results, formula)
+            write_derived(formula, path)
+            logs = sum(r.logs for r in formula.regimes)
+            typer.echo(f"{path.name}: {logs} replays, {seconds:.0f} s")
+            for line in formula_text(formula):
+                typer.echo(f"  {line}")
+
+
+def verify_formulas(
+    files: Annotated[list[Path], typer.Argument(help="Derived formulas.", metavar="FILE")],
+    model: Annotated[str, typer.Option(help="Path of the config.json, if it is not in configs/models.")] = "",
+    fake: FakeOption = "h200",
+    shapes: Annotated[int, typer.Option(help="Random shapes to replay.")] = 200,
+    most_batch: Annotated[int, typer.Option(help="Largest batch.")] = 64,
+    most_context: Annotated[int, typer.Option(help="Longest context.")] = 262_144,
+    least_context: Annotated[int, typer.Option(help="Shortest context.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the shapes.")] = 1,
+) -> None:
+    """Replay random shapes and hold each formula against them, to the byte; writes checks/<formula> beside it."""
+    worst = 0
+    for path in files:
+        formula = read_derived(path)
+        chosen = random_shapes(shapes, most_batch, most_context, seed, least_context)
+        configuration = formula.configuration
+        with replaying(model or configuration.model, fake, configuration.model_class) as replays:
+            program = Program(replays, configuration, formula.phase)
+            formula.check(
+                program.workload(chosen[0]), replays.environment, replays.kernels(program.workload(chosen[0]))
+            )
+            rows = [compared(formula, program, shape) for shape in chosen]
+        wrong = max(max(abs(r["peak_difference"]), abs(r["held_difference"])) for r in rows)
+        put(path.parent / "checks" / path.name, check_text(formula, rows, seed, wrong))
+        typer.echo(f"{path.name}: {len(rows)} shapes, largest difference {wrong:,} B")
+        worst = max(worst, wrong)
+    raise typer.Exit(1 if worst else 0)
+
+
+def print_ledger(
+    file: Annotated[Path, typer.Argument(help="A derived formula.", metavar="FILE")],
+    batch: Annotated[int, typer.Option(help="Sequences.")] = 1,
+    context: Annotated[int, typer.Option(help="Tokens of the prompt, or already cached.")] = 4096,
+) -> None:
+    """Print a formula, and the closed ledger of the piece that is the peak at one shape."""
+    formula = read_derived(file)
+    regime, piece = formula.leading(batch, context)
+    _print([*formula_text(formula), "", *ledger_markdown(formula, regime, piece, batch, context)])
+
+
+def explain_change(
+    old: Annotated[Path, typer.Argument(help="A derived formula.", metavar="FROM")],
+    new: Annotated[Path, typer.Argument(help="The one to compare it with.", metavar="TO")],
+) -> None:
+    """Name what moved between two formulas: coefficients, and the tensors that came or went."""
+    _print(moves_text(read_derived(old), read_derived(new)))
+
+
+def simulate_allocator(
+    model: ModelOption = "qwen3.5-27b",
+    variant: Annotated[list[str] | None, typer.Option(help='Such as "text-chunk8192"; else default.')] = None,
+    fake: FakeOption = "h200",
+    shapes: Annotated[int, typer.Option(help="Random shapes a phase.")] = 80,
+    seed: Annotated[int, typer.Option(help="Of the shapes.")] = 5,
+    results: ResultsOption = RUNS,
+) -> None:
+    """Store what a device must have for random shapes of a model, by the caching allocator's rules."""
+    from vram_ledger.analysis.predicting.simulate import drawn, simulated
+
+    for name in variant or ("default",):
+        configuration = configuration_of(model_name(model), name)
+        with replaying(model, fake, configuration.model_class) as replays:
+            workloads = list(drawn(configuration, read_shapes(config_of(model)), shapes, seed))
+            found = simulated(replays, configuration, workloads)
+        path = results / found.environment.gpu_label / "simulated" / f"{configuration.model}.{name}.json"
+        write_simulated(found, path)
+        typer.echo(f"wrote {path} ({len(found.points)} points of {variant_of(configuration)})")
+
+
+def _print(lines: list[str] | Iterator[str]) -> None:
+    for line in lines:
+        typer.echo(line)

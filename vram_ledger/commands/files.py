@@ -1,0 +1,36 @@
+"""Which results files a command is about: files, folders and patterns, as they were written."""
+
+from collections.abc import Iterable
+from glob import glob
+from pathlib import Path
+
+from vram_ledger.errors import InputError
+
+
+def results_files(given: Iterable[Path], pattern: str = "**/*.jsonl") -> list[Path]:
+    """The files that are named, those of ``pattern`` below a folder that is, and those that a name with * or ? fits.
+
+    Each once, in order; :class:`InputError` for a name that stands for none.
+    """
+    found: dict[Path, None] = {}
+    for path in given:
+        if path.is_dir():
+            own = sorted(path.glob(pattern))
+        elif path.exists():
+            own = [path]
+        else:
+            own = [Path(name) for name in sorted(glob(str(path), recursive=True))]
+        if not own:
+            below = f" {pattern}" if path.is_dir() else ""
+            raise InputError(f"no results file under {path}{below}" if below else f"{path}: no such results file")
+        found |= dict.fromkeys(own)
+    return list(found)
+
+
+def main_files(files: Iterable[Path] | None, results: Path | None) -> list[Path]:
+    """The files that are named; else the main campaigns below a folder that is; else the published ones."""
+    from vram_ledger.analysis.judging.campaign import main_campaigns
+
+    if files:
+        return results_files(files)
+    return results_files([results], "*/default/*.jsonl") if results else main_campaigns()
