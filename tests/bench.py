@@ -88,7 +88,7 @@ class EmulatedCard:
 
 def seconds_of(*arguments: str, times: int = 3) -> float:
     """Seconds that a command takes from start to end, the best of some."""
-    command = [sys.executable, "-m", *arguments]
+    command = [sys.executable, "-m", "vram_ledger", *arguments]
     return best_of(times, lambda: subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode)[0]
 
 
@@ -129,16 +129,16 @@ def measured_times() -> tuple[dict[str, dict[int, float]], dict[str, dict[int, i
 def whole_commands() -> list[tuple[str, float]]:
     """Seconds of what people type, from start to end."""
     with tempfile.TemporaryDirectory() as folder:
-        campaign = ("harness", "measure", "--emulate", CARD, "--results", folder)
+        campaign = ("measure", "--emulate", CARD, "--results", folder)
         first = seconds_of(*campaign, times=1)
         again = seconds_of(*campaign)
         (file,) = Path(folder).rglob("*.jsonl")
-        judged = seconds_of("analysis", "judge", str(file))
+        judged = seconds_of("judge", str(file))
     return [
         (f"make measure EMULATE={CARD}: the 27B's default campaign", first),
         ("the same again: all is on file", again),
-        ("python -m analysis judge FILE", judged),
-        ("python -m analysis --help", seconds_of("analysis", "--help")),
+        ("vram-ledger judge FILE", judged),
+        ("vram-ledger --help", seconds_of("--help")),
     ]
 
 

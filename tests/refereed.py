@@ -18,6 +18,6 @@ def campaign(model: str = BIG) -> Campaign:
 
 
 def run(*arguments: object) -> Result:
-    """``python -m analysis validate`` on that campaign."""
+    """``python -m vram_ledger validate`` on that campaign."""
     file = campaign().results.path
     return invoke("validate", *(str(a) for a in arguments), "--file", str(file))

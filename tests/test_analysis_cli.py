@@ -139,7 +139,7 @@ def check_refused(result: Result, code: int, *parts: str) -> None:
 
 
 def test_a_file_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
-    check_refused(run("judge", tmp_path / "absent.jsonl"), 2, "absent.jsonl: No such file")
+    check_refused(run("judge", tmp_path / "absent.jsonl"), 2, "absent.jsonl: no such results file")
 
 
 def test_a_folder_is_bad_input(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_a_terminated_validation_takes_its_command_with_it(tmp_path: Path) -> No
     note = tmp_path / "pid"
     program = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     ours = subprocess.Popen(
-        [sys.executable, "-m", "analysis", "validate", python(program), "--file", str(campaign().results.path)],
+        [sys.executable, "-m", "vram_ledger", "validate", python(program), "--file", str(campaign().results.path)],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -28,14 +28,14 @@ def test_explain_of_two_phases_is_refused() -> None:
 
 
 def test_ledger_prints_the_formula_and_every_group_of_the_peak() -> None:
-    text = run("ledger", file("prefill", "5.23.0"), "--batch", 2, "--context", 4097).stdout
+    text = run("derived", file("prefill", "5.23.0"), "--batch", 2, "--context", 4097).stdout
     peak = stored("text", "prefill", "5.23.0").peak_bytes(2, 4097)
     assert "| **sum = peak** | | | **53,791,997,184 + 154,927,104·B + 8·L + 209,960·B·L" in text
     assert f"**{peak:,}** |" in text
 
 
 def test_ledger_outside_the_domain_is_refused() -> None:
-    result = run("ledger", file("prefill", "5.23.0"), "--batch", 4096)
+    result = run("derived", file("prefill", "5.23.0"), "--batch", 4096)
     assert (2, True) == (result.exit_code, "is outside its domain" in result.stderr)
 
 

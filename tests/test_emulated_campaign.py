@@ -23,13 +23,15 @@ SOON_S = 5.0
 
 
 def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """``python -m …`` with these arguments."""
-    return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    """``vram-ledger`` with these arguments."""
+    return subprocess.run(
+        [sys.executable, "-m", "vram_ledger", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
 
 
 def measure(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """A campaign whose results go to a folder."""
-    return command("harness", "measure", "--results", str(folder), *arguments)
+    return command("measure", "--results", str(folder), *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def test_nothing_is_measured_twice_and_torch_is_not_needed_to_see_it(full_card: 
 
 
 def test_judge_digests_the_file_of_a_full_card(full_card: Path) -> None:
-    ran = command("analysis", "judge", str(results(full_card).path))
+    ran = command("judge", str(results(full_card).path))
     assert (0, True) == (ran.returncode, "out of memory:" in ran.stdout), ran.stdout
 
 
@@ -105,7 +107,7 @@ def test_model_that_does_not_fit_ends_in_a_table_and_a_verdict(tmp_path: Path) -
     assert isinstance(only, OutOfMemory)
     assert "build" == only.during
     assert (only.requested_bytes or 0) > 20 * 2**30
-    judged = command("analysis", "judge", str(results(tmp_path).path))
+    judged = command("judge", str(results(tmp_path).path))
     assert (0, True) == (judged.returncode, "does not fit" in judged.stdout), judged.stdout
 
 

@@ -29,8 +29,8 @@ REAL_DECODE = {128: 1_645_041_152, 2048: 2_650_632_704, 16_384: 10_151_353_856}
 
 
 def harness(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """``python -m harness`` with these arguments."""
-    command = [sys.executable, "-m", "harness", *arguments]
+    """``python -m vram_ledger`` with these arguments."""
+    command = [sys.executable, "-m", "vram_ledger", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -315,7 +315,18 @@ def test_card_of_an_architecture_that_the_wheel_lacks_is_refused() -> None:
 
 def test_make_measure_without_emulation_falls_back_and_says_why(tmp_path: Path, no_card: None) -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "harness", "measure", "--model", NANO, "--budget", "0.001", "--results", str(tmp_path)],
+        [
+            sys.executable,
+            "-m",
+            "vram_ledger",
+            "measure",
+            "--model",
+            NANO,
+            "--budget",
+            "0.001",
+            "--results",
+            str(tmp_path),
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -328,7 +339,7 @@ def test_make_measure_without_emulation_falls_back_and_says_why(tmp_path: Path, 
 
 def test_asking_for_an_emulation_that_is_not_possible_is_refused(tmp_path: Path) -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "harness", "measure", "--emulate", "h100", "--results", str(tmp_path)],
+        [sys.executable, "-m", "vram_ledger", "measure", "--emulate", "h100", "--results", str(tmp_path)],
         cwd=ROOT,
         capture_output=True,
         text=True,

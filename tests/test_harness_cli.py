@@ -79,15 +79,15 @@ def test_weights_without_a_card_are_refused(tmp_path: Path, no_card: None) -> No
 def test_campaign_on_the_fake_device_says_so_from_the_first_line_on(tmp_path: Path) -> None:
     grid = tmp_path / "g.toml"
     grid.write_text("repeats = 1\n[[points]]\ncontexts_tokens = [64, 1000]\nbatches = [1, 4]\n", encoding="utf-8")
-    done = tmp_path / "done"
     arguments = ["--fake", "a100-40gb", "--model", NANO, "--grid", str(grid), "--results", str(tmp_path)]
-    result = invoke("measure", *arguments, "--path-to", str(done))
-    assert 0 == result.exit_code, result.output
+    result = invoke("measure", *arguments)
+    assert 1 == result.exit_code, result.output
+    assert "exit 1: unidentifiable — transient (prefill, self_attn, mean: 3 points for" in result.output
     assert result.output.startswith("FAKE DEVICE: no CUDA device is used.")
     assert result.output.count("REPLAYED") == 2
-    path, config = done.read_text(encoding="utf-8").splitlines()
-    assert (Path(path).parts[-3:-1], NANO_CONFIG) == (("fake-a100-40gb", "g"), Path(config))
-    assert Path(path).name.startswith(f"{NANO}.fake.")
+    (path,) = tmp_path.rglob("*.jsonl")
+    assert ("fake-a100-40gb", "g") == path.parts[-3:-1]
+    assert path.name.startswith(f"{NANO}.fake.")
 
 
 def test_event_log_of_a_workload_is_written_as_json(tmp_path: Path) -> None:

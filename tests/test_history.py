@@ -133,7 +133,7 @@ def test_a_recording_that_can_not_be_followed_is_refused(entries: list[dict[str,
 def test_rules_give_every_address_of_the_real_allocator(tmp_path: Path, gpu: str) -> None:
     file = tmp_path / "history.json"
     command = ["history", "--emulate", gpu, "--model", NANO, "--phase", "prefill", "--context", "1000", "--batch", "2"]
-    subprocess.run([sys.executable, "-m", "harness", *command, "--out", str(file)], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "vram_ledger", *command, "--out", str(file)], cwd=ROOT, check=True)
     (trace,) = json.loads(file.read_text(encoding="utf-8"))["device_traces"]
     agreement = compare(read_history(trace))
     assert isinstance(agreement, Agreement), agreement

@@ -26,7 +26,7 @@ def start(folder: Path, device: tuple[str, str]) -> "subprocess.Popen[str]":
     """A campaign on the fake device or on an emulated card."""
     grid = folder / "g.toml"
     grid.write_text(GRID, encoding="utf-8")
-    command = [sys.executable, "-m", "harness", "measure", *device, "--model", NANO]
+    command = [sys.executable, "-m", "vram_ledger", "measure", *device, "--model", NANO]
     return subprocess.Popen(
         [*command, "--grid", str(grid), "--results", str(folder)],
         cwd=ROOT,

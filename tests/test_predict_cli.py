@@ -79,9 +79,9 @@ def test_capacity_as_json_has_both_phases() -> None:
         (("--model", "/nowhere/config.json"), 2, "No such file"),
         (("--variant", "odd"), 2, "variant 'odd"),
         (("--gpu", "h200", "--memory", "0GiB"), 2, "not an amount"),
-        (("--transformers", "9.9.9"), 1, "nothing stored of transformers 9.9.9"),
-        (("--chunk", "1001"), 1, "chunks of a multiple of 8 tokens"),
-        (("--variant", "default-eager"), 1, "make derive MODEL=qwen3.5-27b VARIANT=default-eager"),
+        (("--transformers", "9.9.9"), 4, "nothing stored of transformers 9.9.9"),
+        (("--chunk", "1001"), 4, "chunks of a multiple of 8 tokens"),
+        (("--variant", "default-eager"), 4, "make derive MODEL=qwen3.5-27b VARIANT=default-eager"),
     ],
 )
 def test_bad_questions_are_refused_in_one_line(arguments: tuple[str, ...], code: int, message: str) -> None:
@@ -100,9 +100,9 @@ def test_config_that_is_not_json_is_named(tmp_path: Path) -> None:
 
 def test_answer_comes_within_a_second_without_torch() -> None:
     program = (
-        "import sys; from vram_ledger.cli import app\n"
-        "sys.argv = ['analysis', 'predict', '--gpu', 'h200']\n"
-        "try:\n    app()\nfinally:\n    print(sorted({'torch', 'pandas'} & set(sys.modules)), file=sys.stderr)"
+        "import sys; from vram_ledger.cli import run\n"
+        "run(['predict', '--gpu', 'h200'])\n"
+        "print(sorted({'torch', 'pandas'} & set(sys.modules)), file=sys.stderr)"
     )
     command = [sys.executable, "-c", program]
     subprocess.run(command, cwd=ROOT, capture_output=True, check=True)  # the second has its files in memory

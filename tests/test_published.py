@@ -34,15 +34,26 @@ def test_every_published_number_has_an_entry_in_the_changelog() -> None:
 
 @pytest.mark.parametrize(("seed", "zone", "locale"), [("0", "UTC", "C"), ("4711", "Asia/Kathmandu", "C.UTF-8")])
 def test_regenerating_leaves_every_file_as_it_is(tmp_path: Path, seed: str, zone: str, locale: str) -> None:
-    for name in ("analysis", "harness", "configs", "results", "README.md", "CHANGELOG.md", "Makefile"):
+    for name in ("vram_ledger", "analysis", "harness", "configs", "results", "docs", "CHANGELOG.md", "Makefile"):
         source = ROOT / name
-        copy = shutil.copytree if source.is_dir() else shutil.copy
-        copy(source, tmp_path / name)
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / name, symlinks=True)
+        else:
+            shutil.copy(source, tmp_path / name)
     for path in GENERATED:
         (tmp_path / path.relative_to(ROOT)).unlink()
     settings = {"PYTHONHASHSEED": seed, "TZ": zone, "LC_ALL": locale, "PYTHONUTF8": "0", "PATH": os.environ["PATH"]}
     done = subprocess.run(
-        ["make", "calibrate", "report", "scoreboard", "claims", f"PYTHON={sys.executable}"],
+        [
+            "make",
+            "calibrate",
+            "report",
+            "scoreboard",
+            "held-out",
+            "claims",
+            "RESULTS=results",
+            f"PYTHON={sys.executable}",
+        ],
         cwd=tmp_path,
         env=settings,
         capture_output=True,
@@ -55,9 +66,11 @@ def test_regenerating_leaves_every_file_as_it_is(tmp_path: Path, seed: str, zone
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Every file of the results, and the README, by path."""
+    """Every file of the results, and the page of calibrations, by path."""
     files = [path for path in (root / "results").rglob("*") if path.is_file()]
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in (*files, root / "README.md")}
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes() for path in (*files, root / "docs" / "calibrations.md")
+    }
 
 
 def test_digest_moves_with_a_number(tmp_path: Path) -> None:

@@ -109,8 +109,7 @@ def test_whatever_was_measured_is_escaped(tmp_path: Path, monkeypatch: pytest.Mo
     models.mkdir(parents=True)
     shutil.copy(CONFIG, models / f"{SCRIPT}.json")
     shutil.copy(ROOT / "configs" / "gpus.toml", models.parent)
-    monkeypatch.setattr("vram_ledger.analysis.judging.campaign.REPOSITORY", tmp_path)
-    monkeypatch.setattr("vram_ledger.analysis.reporting.sections.REPOSITORY", tmp_path)
+    monkeypatch.setattr("vram_ledger.analysis.judging.campaign.MODELS", models)
     changed = {"gpu_name": SCRIPT, "platform": BROKEN, "gpu_label": f"{SCRIPT} {BROKEN}"}
     own = campaign(environment=dataclasses.replace(campaign().environment, **changed))  # type: ignore[arg-type]
     results = dataclasses.replace(own, measurements=tuple(map(_hostile, own.measurements)))
@@ -191,14 +190,15 @@ def test_drift_is_on_the_page(tmp_path: Path) -> None:
 def test_a_file_that_is_no_results_file_is_refused_and_nothing_is_written(tmp_path: Path, text: str) -> None:
     wrong = tmp_path / "wrong.jsonl"
     wrong.write_bytes(text.encode(errors="surrogateescape"))
-    done = invoke("report", str(stored(tmp_path)), str(wrong), "--to", str(tmp_path / "to"))
+    done = invoke("report", str(stored(tmp_path)), str(wrong), "--results", str(tmp_path / "to"))
     assert (2, "exit 2: bad input") == (done.exit_code, done.stderr.splitlines()[-1][:17])
     assert not (tmp_path / "to").exists()
 
 
 def test_one_configuration_twice_is_refused(tmp_path: Path) -> None:
-    file = str(stored(tmp_path))
-    done = invoke("report", file, file, "--to", str(tmp_path / "to"))
+    file = stored(tmp_path)
+    again = shutil.copy(file, file.with_name("again.jsonl"))
+    done = invoke("report", file, again, "--results", str(tmp_path / "to"))
     assert 2 == done.exit_code
     assert "name the one to report" in done.stderr
 

@@ -139,7 +139,7 @@ def test_commands_make_the_page_again() -> None:
     assert [
         "make measure MODEL=qwen3.5-27b GRID=default FAKE=h200",
         "make derive MODEL=qwen3.5-27b VARIANT=default FAKE=h200",
-        "make calibrate report",
+        "make calibrate report RESULTS=results",
     ] == commands(own, parts_of(own))
 
 
@@ -158,7 +158,7 @@ def test_commands_are_quoted_for_a_shell(part: Part) -> None:
     assert "FAKE='a; b'" in commands(own, ())[0]
 
 
-def test_a_report_of_named_files_needs_a_folder(folder: Path) -> None:
-    done = invoke("report", str(stored(folder)))
-    assert 2 == done.exit_code
-    assert "name a folder (RESULTS=…)" in done.stderr
+def test_a_report_goes_to_the_user_s_own_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert 0 == invoke("report", stored(folder)).exit_code
+    assert (folder / "runs" / "report.html").exists()

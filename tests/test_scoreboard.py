@@ -43,18 +43,21 @@ def test_points_that_the_card_could_not_hold_are_left_out(board: Board) -> None:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_the_stored_scoreboard_is_the_generated_one(file: str, tmp_path: Path) -> None:
-    invoke("scoreboard", "--to", str(tmp_path))
-    assert (ROOT / "results" / file).read_bytes() == (tmp_path / file).read_bytes()
+def test_the_stored_scoreboard_is_the_generated_one(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    invoke("scoreboard")
+    assert (ROOT / "results" / file).read_bytes() == (tmp_path / "runs" / file).read_bytes()
 
 
 def test_the_scoreboard_is_the_same_under_other_hash_seeds_locales_and_time_zones(tmp_path: Path) -> None:
     for seed, zone, locale in (("1", "UTC", "C"), ("2", "Asia/Tokyo", "C.UTF-8")):
-        settings = environ | {"PYTHONHASHSEED": seed, "TZ": zone, "LC_ALL": locale, "PYTHONUTF8": "1"}
+        settings = environ | {"PYTHONHASHSEED": seed, "TZ": zone, "LC_ALL": locale, "PYTHONPATH": str(ROOT)}
         (tmp_path / seed).mkdir()
-        command = [sys.executable, "-m", "analysis", "scoreboard", "--to", str(tmp_path / seed)]
-        subprocess.run(command, cwd=ROOT, env=settings, check=True, capture_output=True, timeout=60)
-    assert [(tmp_path / "1" / f).read_bytes() for f in FILES] == [(tmp_path / "2" / f).read_bytes() for f in FILES]
+        command = [sys.executable, "-m", "vram_ledger", "scoreboard"]
+        subprocess.run(command, cwd=tmp_path / seed, env=settings, check=True, capture_output=True, timeout=60)
+    assert [(tmp_path / "1" / "runs" / f).read_bytes() for f in FILES] == [
+        (tmp_path / "2" / "runs" / f).read_bytes() for f in FILES
+    ]
 
 
 def test_the_scoreboard_says_that_it_is_replayed() -> None:

@@ -14,6 +14,7 @@ from vram_ledger.analysis.evidence.lines import measured
 from vram_ledger.analysis.evidence.tables import banner_lines, environment_text
 from vram_ledger.analysis.formula.terms import transient_bytes
 from vram_ledger.analysis.ground.kinds import kind_of
+from vram_ledger.errors import InputError
 from vram_ledger.harness.records import Configuration, Environment, Measured, Phase, Workload, read
 
 GB = 10**9
@@ -76,6 +77,23 @@ class Settled:
 
     found: str
     verdict: str
+
+
+def labels_with(folder: Path) -> list[Path]:
+    """The folder if it is of one label whose campaigns can settle claims, else those below it that are.
+
+    :class:`InputError` names the file that is needed if there is none.
+    """
+    needed = Path("default") / f"{MODEL}.calibration.json"
+    if (folder / needed).exists():
+        return [folder]
+    labels = [path for path in sorted(folder.glob("*")) if (path / needed).exists()]
+    if not labels:
+        raise InputError(
+            f"{folder}: no {needed} there, nor in a folder of it; `make measure` and `make calibrate` make it. "
+            "axes and media of the same card, and the two counterfactual models, settle the other claims"
+        )
+    return labels
 
 
 def read_campaigns(folder: Path) -> Campaigns:

@@ -190,7 +190,7 @@ def check_derivable(configuration: Configuration) -> None:
     if configuration.kernels == "torch":
         raise NotDerived(
             "the torch reference loops over chunks in Python, so its number of operations depends on the shape: "
-            "replay only (`python -m harness log`)"
+            "replay only (`vram-ledger log`)"
         )
     if configuration.prefill_chunk_tokens % MASK_TOKENS:
         raise NotDerived(f"a chunk that is no multiple of {MASK_TOKENS} tokens is not folded: replay only")

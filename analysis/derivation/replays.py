@@ -40,7 +40,7 @@ class Replays(Protocol):
 
 
 class ReplayProcess:
-    """``python -m harness logs`` of one model, as a :class:`Replays`."""
+    """``vram-ledger logs`` of one model, as a :class:`Replays`."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process

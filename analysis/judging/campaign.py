@@ -13,12 +13,12 @@ from vram_ledger.harness.records import ResultsFile
 from vram_ledger.home import MODELS, RESULTS
 
 
-def main_campaigns() -> list[Path]:
+def main_campaigns(results: Path = RESULTS) -> list[Path]:
     """The stored results of every GPU's main campaign; layouts that nobody publishes are in no calculator either.
 
     Replays come first: they have every point, whatever a card holds.
     """
-    found = RESULTS.glob("*/default/*.jsonl")
+    found = results.glob("*/default/*.jsonl")
     named = (path for path in found if not path.name.startswith("counterfactual-"))
     return sorted(named, key=lambda path: (".fake." not in path.name, path))
 

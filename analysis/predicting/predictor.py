@@ -90,7 +90,7 @@ class Predictor:
             return f"{what}; chunks of a multiple of {MASK_TOKENS} tokens are known"
         return (
             f"{what}; derive its formula (make derive MODEL={self.model} VARIANT={variant}), "
-            "or replay it (python -m harness log)"
+            "or replay it (vram-ledger log)"
         )
 
     @property

@@ -145,7 +145,7 @@ def commands(campaign: Campaign, parts: Sequence[Part]) -> list[str]:
     if variants := " ".join(dict.fromkeys(variant_of(p.configuration) for p in parts if p.derived)):
         lines.append(f"make derive {model} VARIANT={shlex.quote(variants)} FAKE={label}")
     if campaign.results.path.resolve() in [path.resolve() for path in main_campaigns()]:
-        return [*lines, "make calibrate report"]
+        return [*lines, "make calibrate report RESULTS=results"]
     file = f"FILE={shlex.quote(source_text(campaign))}"
     ran = any(isinstance(m.outcome, Measured) for m in campaign.results.measurements)
     return [*lines, *([f"make calibrate {file}"] if ran else []), f"make report {file} RESULTS=report"]

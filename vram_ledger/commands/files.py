@@ -5,24 +5,24 @@ from glob import glob
 from pathlib import Path
 
 from vram_ledger.errors import InputError
+from vram_ledger.home import RESULTS
 
 
-def results_files(given: Iterable[Path], pattern: str = "**/*.jsonl") -> list[Path]:
-    """The files that are named, those of ``pattern`` below a folder that is, and those that a name with * or ? fits.
+def results_files(given: Iterable[Path]) -> list[Path]:
+    """The files that are named, all below a folder that is, and those that a name with * or ? fits.
 
     Each once, in order; :class:`InputError` for a name that stands for none.
     """
     found: dict[Path, None] = {}
     for path in given:
         if path.is_dir():
-            own = sorted(path.glob(pattern))
+            own = sorted(path.rglob("*.jsonl"))
         elif path.exists():
             own = [path]
         else:
             own = [Path(name) for name in sorted(glob(str(path), recursive=True))]
         if not own:
-            below = f" {pattern}" if path.is_dir() else ""
-            raise InputError(f"no results file under {path}{below}" if below else f"{path}: no such results file")
+            raise InputError(f"no results file under {path}" if path.is_dir() else f"{path}: no such results file")
         found |= dict.fromkeys(own)
     return list(found)
 
@@ -33,4 +33,7 @@ def main_files(files: Iterable[Path] | None, results: Path | None) -> list[Path]
 
     if files:
         return results_files(files)
-    return results_files([results], "*/default/*.jsonl") if results else main_campaigns()
+    folder = results or RESULTS
+    if not (found := main_campaigns(folder)):
+        raise InputError(f"no campaigns: no results file under {folder}/*/default")
+    return found

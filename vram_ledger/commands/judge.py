@@ -98,16 +98,15 @@ def calibration_of(file: Path) -> tuple[Path, Calibration, ResultsFile, tuple[Ve
 
 
 def settle_claims(
-    folder: Annotated[
-        Path, typer.Argument(help="Results of one GPU label, such as results/fake-h200.", metavar="RESULTS")
-    ],
+    folder: Annotated[Path, typer.Argument(help="Results of one GPU label, or of several.", metavar="RESULTS")],
 ) -> None:
     """Write claims.md into the folder: the FitMyGPU page's claims, each with what was measured and a verdict."""
-    from vram_ledger.analysis.calibrating.claims import claims_markdown, read_campaigns
+    from vram_ledger.analysis.calibrating.claims import claims_markdown, labels_with, read_campaigns
     from vram_ledger.analysis.ground.files import put
 
-    lines = list(claims_markdown(read_campaigns(folder)))
-    put(folder / "claims.md", "\n".join(lines) + "\n")
-    for line in lines:
-        typer.echo(line)
+    for label in labels_with(folder):
+        lines = list(claims_markdown(read_campaigns(label)))
+        put(label / "claims.md", "\n".join(lines) + "\n")
+        for line in lines:
+            typer.echo(line)
     typer.echo("exit 0: settled")
