@@ -1,5 +1,6 @@
 """From what a person asked for to a plan: the card, the model, the grid; and whether all of it is on file already."""
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from vram_ledger.harness.runner import (
 )
 from vram_ledger.home import GPUS, GRIDS, MODELS
 
+NEEDED = ("torch", "transformers")
 DEFAULT_MODEL, DEFAULT_GRID, DEFAULT_CARD = "qwen3.5-27b", "default", "h200"
 
 
@@ -51,6 +53,10 @@ def plan_of(asked: Asked, tell: Callable[[str], None] = lambda line: None) -> Pl
 
     ``tell`` hears why no card is emulated where one would have been. :class:`InputError`, :class:`WrongEnvironment`.
     """
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        raise WrongEnvironment(
+            f"{' and '.join(missing)} can't be imported; measuring and replaying take pip install 'vram-ledger[measure]'"
+        )
     gpus = read_gpus(GPUS)
     given = {
         name: label for name, label in (("GPU", asked.gpu), ("EMULATE", asked.emulate), ("FAKE", asked.fake)) if label
