@@ -12,6 +12,7 @@
 #   claims       the FitMyGPU page on the 27B, claim by claim: RESULTS=
 #   report       figures and tables on one page: FILE= RESULTS=
 #   derive       the peak formula from the program itself: MODEL= VARIANT= FAKE= RESULTS=
+#   verify       formulas against replays of random shapes: FILE= SHAPES=
 #   derived      a formula and its ledger: FILE= BATCH= CONTEXT=
 #   explain      what moved between two formulas: FROM= TO=
 #   held-out     scores of our own answers at points that they were not made from: FILE= RESULTS=

@@ -61,7 +61,6 @@ def test_version_is_printed(run: Run) -> None:
         ("capacity", "--gpu", "h100"),
         ("validate", "fitmygpu"),
         ("scoreboard",),
-        ("judge",),
         ("held-out",),
     ],
     ids=lambda arguments: str(arguments[0]),
@@ -69,7 +68,6 @@ def test_version_is_printed(run: Run) -> None:
 def test_questions_are_answered_from_shipped_data(arguments: tuple[str, ...], run: Run) -> None:
     done = run(*arguments)
     assert (0, "") == (done.returncode, done.stderr)
-    assert done.stdout.splitlines()[-1].startswith("exit 0: ")
 
 
 def test_report_is_written_to_the_user_s_own_folder(run: Run, tmp_path: Path, site: Path) -> None:
@@ -86,12 +84,14 @@ def test_campaign_is_run_and_goes_to_the_user_s_own_folder(run: Run, tmp_path: P
     assert ("fake-h200", "smoke") == file.parts[-3:-1]
 
 
-def test_measuring_without_what_it_needs_says_what_to_install(run: Run, tmp_path: Path) -> None:
-    hidden = tmp_path / "hidden"
-    hidden.mkdir()
-    finder = "import importlib.util as u; find = u.find_spec; u.find_spec = lambda n, *a: None if n == 'torch' else find(n, *a)"
-    (hidden / "usercustomize.py").write_text(finder, encoding="utf-8")
-    done = run("measure", PYTHONPATH=os.pathsep.join((str(hidden), str(tmp_path))))
+HIDDEN = (
+    "import importlib.util as u\nfind = u.find_spec\nu.find_spec = lambda n, *a: None if n == 'torch' else find(n, *a)"
+)
+
+
+def test_measuring_without_what_it_needs_says_what_to_install(run: Run, tmp_path: Path, site: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HIDDEN, encoding="utf-8")
+    done = run("measure", PYTHONPATH=os.pathsep.join((str(tmp_path), str(site))))
     assert 3 == done.returncode
     assert "pip install 'vram-ledger[measure]'" in done.stderr
 
