@@ -55,7 +55,7 @@ def plan_of(asked: Asked, tell: Callable[[str], None] = lambda line: None) -> Pl
     """
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise WrongEnvironment(
-            f"{' and '.join(missing)} can't be imported; measuring and replaying take pip install 'vram-ledger[measure]'"
+            f"{' and '.join(missing)} can't be imported; measuring takes pip install 'vram-ledger[measure]'"
         )
     gpus = read_gpus(GPUS)
     given = {

@@ -88,7 +88,12 @@ class EmulatedCard:
 
 def seconds_of(*arguments: str, times: int = 3) -> float:
     """Seconds that a command takes from start to end, the best of some."""
-    command = [sys.executable, "-m", "vram_ledger", *arguments]
+    return started_s(times, "-m", "vram_ledger", *arguments)
+
+
+def started_s(times: int, *arguments: str) -> float:
+    """The same of the interpreter with any arguments."""
+    command = [sys.executable, *arguments]
     return best_of(times, lambda: subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode)[0]
 
 
@@ -159,8 +164,10 @@ def main() -> None:
         )
     console = Console()
     console.print(table)
+    yardstick = started_s(3, "-c", "import typer, rich.table")
     for what, took in whole_commands():
-        console.print(f"{took:8.2f} s  {what}", soft_wrap=True, highlight=False)
+        line = f"{took:8.2f} s, {took / yardstick:6.1f} × an interpreter that imports typer and rich  {what}"
+        console.print(line, soft_wrap=True, highlight=False)
     equal = all(len({peaks[name][c] for name in peaks if c in peaks[name]}) == 1 for c in CONTEXTS)
     print(f"requested peaks without the workspace: {json.dumps(peaks)}: {'equal' if equal else 'DIFFERENT'}")
     sys.stdout.flush()
