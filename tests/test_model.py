@@ -123,7 +123,10 @@ def test_an_empty_config_names_everything_that_is_missing() -> None:
 def test_a_size_that_is_not_a_positive_integer_is_refused(value: Any) -> None:
     data = config()
     data["text_config"]["head_dim"] = value
-    assert f"model.json: text_config.head_dim must be a positive integer, got {value!r}" == message(data)
+    assert (
+        f"model.json: text_config.head_dim must be a positive integer of at most 10,000,000, got {value!r}"
+        == message(data)
+    )
 
 
 def test_an_unknown_kind_of_layer_is_refused() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import CONFIGS, ROOT
 from tests.invoked import Result, invoke
 
 
@@ -18,19 +18,19 @@ def run(*arguments: object) -> Result:
 
 def test_prefill_that_does_not_fit_says_in_which_chunks_it_does() -> None:
     done = run("predict", "--gpu", "a100-80gb", "--memory", "79.1GiB", "--context", 131_072)
-    assert 0 == done.exit_code
-    assert "(as given): does not fit" in done.output
+    assert (1, True) == (done.exit_code, ", as given\ndoes not fit\n" in done.output)
     assert "A prefill in chunks of 8,192 fits: " in done.output
 
 
 def test_prefill_that_fits_in_no_chunk_says_so() -> None:
     done = run("predict", "--gpu", "a100-80gb", "--batch", 64, "--context", 8192)
-    assert "No chunk down to 512 is sure to fit: " in done.output
+    assert "No chunk down to 512 " in done.output
 
 
 def test_weights_that_exceed_the_card_are_all_that_is_said() -> None:
     done = run("predict", "--gpu", "rtx-4090", "--context", 8192)
-    assert "The weights alone are more than the card has." in done.output
+    assert "The weights alone, 54.71 GB (50.96 GiB), are more than the card has. Quantised weights" in done.output
+    assert "The smallest cards here that may hold it: " in done.output
     assert "chunk" not in done.output
 
 
@@ -43,7 +43,7 @@ def test_smaller_chunk_is_named_where_the_given_one_does_not_fit() -> None:
 
 def test_answer_stands_where_nothing_is_known_of_chunks() -> None:
     done = run("predict", "--variant", "text-static", "--gpu", "a100-80gb", "--context", 131_072)
-    assert (0, True) == (done.exit_code, "a100-80gb has " in done.output)
+    assert (1, True) == (done.exit_code, "a100-80gb has " in done.output)
 
 
 def test_capacity_names_the_batches_whose_cache_may_be_pinned() -> None:
@@ -110,3 +110,168 @@ def test_answer_comes_within_a_second_without_torch() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "[]" == done.stderr.strip()
     assert time.monotonic() - began < 2  # a second where nothing else runs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "last"),
+    [
+        (("--gpu", "h200"), 0, "exit 0: fits"),
+        ((), 0, "exit 0: predicted"),
+        (("--gpu", "rtx-4090"), 1, "exit 1: does not fit"),
+        (("--gpu", "a100-80gb", "--context", "110000"), 4, "exit 4: within the margin"),
+    ],
+)
+def test_exit_code_tells_whether_it_fits(arguments: tuple[str, ...], code: int, last: str) -> None:
+    done = run("predict", *arguments)
+    assert (code, last) == (done.exit_code, done.stdout.splitlines()[-1])
+    assert code == run("predict", *arguments, "--json").exit_code
+
+
+def test_defaults_are_named_as_such() -> None:
+    assert "prefill (default), batch 1 (default), context 4,096 tokens (default)" in run("predict").output
+    asked = run("predict", "--phase", "prefill", "--batch", 2, "--context", 4096).output
+    assert "prefill, batch 2, context 4,096 tokens\n" in asked
+
+
+@pytest.mark.parametrize(
+    ("written", "label"),
+    [
+        ("RTX-4090", "rtx-4090"),
+        ("rtx 4090", "rtx-4090"),
+        ("RTX_4090", "rtx-4090"),
+        ("NVIDIA GeForce RTX 4090", "rtx-4090"),
+        ("NVIDIA A100-SXM4-80GB", "a100-80gb"),
+        ("H200", "h200"),
+        ("NVIDIA H200", "h200"),
+    ],
+)
+def test_card_is_known_as_people_write_it(written: str, label: str) -> None:
+    assert f"\n{label} has " in run("predict", "--gpu", written).output
+
+
+@pytest.mark.parametrize("written", ["Qwen/Qwen3.5-9B", "Qwen3.5-9B", "qwen3.5-9b", "QWEN3.5-9B"])
+def test_model_is_known_as_people_write_it(written: str) -> None:
+    assert run("predict", "--model", written).output.startswith("qwen3.5-9b · ")
+
+
+@pytest.mark.parametrize("written", ["131072", "131,072", "131_072", "128k", "128K", "128Ki", " 128k ", "0.125M"])
+def test_context_is_read_as_people_write_it(written: str) -> None:
+    assert ", context 131,072 tokens\n" in run("predict", "--context", written).output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(("--context", text) for text in ("-1", "0", "abc", "1e5", "1" + "0" * 30, "12,34", "nan", "1.5", "٣", "0k")),
+        *(("--batch", text) for text in ("-1", "0", "abc", "1.5", "1" + "0" * 30, "65537", "²")),
+        *(("--chunk", text) for text in ("-8", "abc", "1.5")),
+        ("--context", "262145"),
+        ("--context", "300000", "--phase", "decode"),
+        ("--gpu", "h2000"),
+        ("--model", "qwen3.5-27"),
+        ("--phase", "train"),
+        ("--nothing", "1"),
+    ],
+    ids=" ".join,
+)
+def test_question_that_is_not_understood_is_refused_in_one_line(arguments: tuple[str, ...]) -> None:
+    done = run("predict", *arguments)
+    assert (2, "") == (done.exit_code, done.stdout)
+    assert done.stderr.startswith("exit 2: bad input: ")
+    assert 1 == done.stderr.count("\n")
+
+
+@pytest.mark.parametrize(("written", "near"), [("h2000", "h200"), ("rtx4090", "rtx-4090"), ("a100-80", "a100-80gb")])
+def test_nearest_card_is_named(written: str, near: str) -> None:
+    assert near in run("predict", "--gpu", written).stderr
+
+
+def changed(folder: Path, **fields: object) -> Path:
+    """The 27B's config with other fields; those of text_config are given as text_NAME."""
+    config = json.loads((CONFIGS / "models" / "qwen3.5-27b.json").read_text(encoding="utf-8"))
+    for name, value in fields.items():
+        section = config["text_config"] if name.startswith("text_") else config
+        section[name.removeprefix("text_")] = value
+    path = folder / "config.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return path
+
+
+def test_weights_are_those_of_the_config_s_dtype(tmp_path: Path) -> None:
+    half = run("predict", "--model", changed(tmp_path, dtype="float16", text_dtype="float16"), "--json")
+    assert (0, "float16") == (half.exit_code, json.loads(half.output)["workload"]["configuration"]["dtype"])
+    full = run("predict", "--model", changed(tmp_path, dtype="float32", text_dtype="float32"), "--gpu", "h200")
+    assert (4, True) == (full.exit_code, "VARIANT=default-float32" in full.stderr)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"text_dtype": "float8_e4m3fn"}, "text_config.dtype is 'float8_e4m3fn'"),
+        ({"dtype": "int8"}, "dtype is 'int8'"),
+        ({"torch_dtype": "float32"}, "they contradict each other"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"text_num_key_value_heads": 7}, "text_config.num_attention_heads is 24, not a multiple of"),
+        ({"text_linear_num_key_heads": 7}, "text_config.linear_num_value_heads is 48, not a multiple of"),
+        ({"text_hidden_size": 10**30}, "text_config.hidden_size must be a positive integer of at most 10,000,000"),
+        ({"text_vocab_size": 10**100}, "got a number of more than 60 digits"),
+        ({"text_head_dim": -256}, "text_config.head_dim must be a positive integer"),
+        (
+            {"text_layer_types": None, "text_num_hidden_layers": 10**6},
+            "is 1,000,000, more than 10,000",
+        ),
+        ({"text_max_position_embeddings": "long"}, "max_position_embeddings must be a positive integer"),
+        ({"text_config": []}, "text_config must be an object"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_config_that_cannot_be_is_refused_naming_the_field(
+    fields: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    if "text_config" in fields:
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps({"model_type": "qwen3_5", **fields}), encoding="utf-8")
+    else:
+        path = changed(tmp_path, **fields)
+    done = run("predict", "--model", path, "--gpu", "h200")
+    assert 2 == done.exit_code
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xfe{\x00}\x00", b"[" * 100_000 + b"]" * 100_000, b"\x00" * 64, b"9" * 10_000, b'{"a": ' * 50_000],
+    ids=["empty", "UTF-16", "nested", "NULs", "digits", "cut"],
+)
+def test_file_that_is_no_config_is_bad_input(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    done = run("predict", "--model", path)
+    assert (2, 1) == (done.exit_code, done.stderr.count("\n"))
+
+
+def test_config_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = changed(tmp_path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert 0 == run("predict", "--model", path).exit_code
+
+
+def test_context_beyond_the_model_is_refused_naming_the_limit(tmp_path: Path) -> None:
+    said = "context is 300,000 tokens, but qwen3.5-27b.json ends at 262,144 (max_position_embeddings)"
+    assert said in run("predict", "--context", 300_000).stderr
+    scaled = changed(tmp_path, text_rope_parameters={"rope_type": "yarn", "factor": 4.0, "partial_rotary_factor": 0.25})
+    assert 0 == run("predict", "--model", scaled, "--context", 300_000).exit_code
+
+
+def test_capacity_of_a_card_that_cannot_hold_the_weights_says_so_and_no_more() -> None:
+    done = run("capacity", "--gpu", "rtx-4090")
+    assert (1, 2) == (done.exit_code, len(done.stdout.splitlines()))
+    assert "The weights alone, 54.71 GB (50.96 GiB), are more than the card has." in done.output
+
+
+def test_capacity_says_where_a_prompt_has_to_be_fed_in_chunks() -> None:
+    assert "its prompt has to be fed in chunks" in run("capacity", "--gpu", "a100-80gb").output
+
+
+def test_capacity_without_a_card_is_refused() -> None:
+    assert (2, True) == ((done := run("capacity")).exit_code, "name the GPU" in done.stderr)

@@ -8,7 +8,7 @@ from vram_ledger.errors import InputError
 
 MAKERS = ("nvidia", "geforce", "tesla")
 MOST_TOKENS = 2**40
-TOKENS = re.compile(r"(\d+(?:[,_]\d{3})*|\d+(?:\.\d+)?)\s*([km]?)i?(?:\s*tok(?:ens?)?)?", re.IGNORECASE)
+TOKENS = re.compile(r"(\d+(?:[,_]\d{3})*|\d+(?:\.\d+)?)\s*([km]?)i?(?:\s*tok(?:ens?)?)?", re.IGNORECASE | re.ASCII)
 THOUSANDS = {"": 1, "k": 1024, "m": 1024**2}
 
 
@@ -31,8 +31,16 @@ def nearest(given: str, known: Iterable[str], count: int = 4) -> str:
 
 def tokens(text: str, what: str) -> int:
     """Tokens, 1 or more: "131072", "131,072", "128k" (131,072), "1M"; :class:`InputError` names ``what``."""
-    found = TOKENS.fullmatch(text.strip())
+    found = TOKENS.fullmatch(text.strip()) if len(text) < 40 else None
     value = float(found[1].replace(",", "").replace("_", "")) * THOUSANDS[found[2].lower()] if found else 0.0
     if not 1 <= value <= MOST_TOKENS or not value.is_integer():
         raise InputError(f"{what} is a number of tokens, such as 131072, 131,072 or 128k, from 1 on; got {text!r}")
     return int(value)
+
+
+def whole(text: str, what: str, most: int) -> int:
+    """A whole number from 1 to ``most``, "1,024" too; :class:`InputError` names ``what``."""
+    plain_text = text.strip().replace(",", "").replace("_", "")
+    if not (plain_text.isascii() and plain_text.isdigit() and len(plain_text) < 20 and 1 <= int(plain_text) <= most):
+        raise InputError(f"{what} is a whole number from 1 to {most:,}; got {text!r}")
+    return int(plain_text)

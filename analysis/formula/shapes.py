@@ -45,6 +45,11 @@ _VISION_FIELDS = {
 }
 
 
+DTYPES = ("bfloat16", "float16", "float32")
+MOST = 10**7  # of any size in a config: the largest vocabulary is a fraction of it, and products stay below 2**63
+MOST_LAYERS = 10_000
+
+
 class ConfigError(InputError):
     """A config that can't be used; the message starts with the file and names every field that is wrong."""
 
@@ -101,15 +106,71 @@ class Shapes:
         return 2 * self.linear_key_heads * self.linear_key_dim + self.linear_value_heads * self.linear_value_dim
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What a ``config.json`` says. dtype: of the weights, bfloat16 where it says none.
+
+    most_context_tokens: ``max_position_embeddings``, stretched as its rope scaling says; ``None`` if it says none.
+    """
+
+    shapes: Shapes
+    dtype: str
+    most_context_tokens: int | None
+
+
 def read_shapes(path: Path) -> Shapes:
-    """The shapes in a ``config.json``; :class:`ConfigError` names the file, and the line if it is not JSON."""
+    """The shapes in a ``config.json``; see :func:`read_config`."""
+    return read_config(path).shapes
+
+
+def read_config(path: Path) -> Config:
+    """A ``config.json``; :class:`ConfigError` names the file and the field, or the line if it is not JSON."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno})") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not a text file ({error.reason} at byte {error.start})") from error
-    return shapes_from(config, str(path))
+    except (RecursionError, ValueError) as error:
+        raise ConfigError(f"{path}: no config: nested too deeply, or a number of too many digits") from error
+    shapes = shapes_from(config, str(path))
+    text = config.get("text_config", config)
+    return Config(shapes=shapes, dtype=_dtype(config, text, str(path)), most_context_tokens=_limit(text, str(path)))
+
+
+def _dtype(config: dict[str, Any], text: dict[str, Any], where: str) -> str:
+    """The one dtype that all fields agree on."""
+    named = {
+        f"{prefix}{key}": section[key]
+        for prefix, section in (("", config), ("text_config.", text))
+        for key in ("dtype", "torch_dtype")
+        if section.get(key) is not None
+    }
+    for field, value in named.items():
+        if str(value).removeprefix("torch.") not in DTYPES:
+            raise ConfigError(
+                f"{where}: {field} is {value!r}; known are {', '.join(DTYPES)}. Quantised weights are another runtime"
+            )
+    found = {str(value).removeprefix("torch.") for value in named.values()}
+    if len(found) > 1:
+        raise ConfigError(
+            f"{where}: {' and '.join(f'{k} is {v!r}' for k, v in named.items())}; they contradict each other"
+        )
+    return found.pop() if found else DTYPES[0]
+
+
+def _limit(text: dict[str, Any], where: str) -> int | None:
+    problems: list[str] = []
+    most = _integers(text, "", {"most": "max_position_embeddings"}, problems)["most"]
+    if "max_position_embeddings" not in text:
+        return None
+    if problems:
+        raise ConfigError(f"{where}: {'; '.join(problems)}")
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    factor = rope.get("factor", 1) if isinstance(rope, dict) else 1
+    original = rope.get("original_max_position_embeddings", most) if isinstance(rope, dict) else most
+    stretched = isinstance(factor, int | float) and isinstance(original, int) and factor > 1
+    return max(most, int(original * factor)) if stretched else most
 
 
 def shapes_from(config: dict[str, Any], where: str) -> Shapes:
@@ -135,6 +196,9 @@ def shapes_from(config: dict[str, Any], where: str) -> Shapes:
         problems.append(f"missing {prefix}tie_word_embeddings")
     bias = _flag(text, prefix, "attention_bias", False, problems)
     mtp_layers = _mtp_layers(text, prefix, problems)
+    _check_heads(numbers | linear, prefix, problems)
+    if n_full + n_linear > MOST_LAYERS:
+        problems.append(f"{prefix}num_hidden_layers is {n_full + n_linear:,}, more than {MOST_LAYERS:,}")
     vision = _vision(config, problems)
     rotated = _rotated_share(text, prefix, problems)
     if problems:
@@ -180,12 +244,29 @@ def _integers(section: dict[str, Any], prefix: str, fields: dict[str, str], prob
     if missing := [f"{prefix}{key}" for key in fields.values() if key not in section]:
         problems.append(f"missing {', '.join(missing)}")
     wrong = [key for key in fields.values() if key in section and not _positive(section[key])]
-    problems.extend(f"{prefix}{key} must be a positive integer, got {section[key]!r}" for key in wrong)
+    problems.extend(
+        f"{prefix}{key} must be a positive integer of at most {MOST:,}, got {_short(section[key])}" for key in wrong
+    )
     return {name: 0 if key in wrong else section.get(key, 0) for name, key in fields.items()}
 
 
 def _positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST
+
+
+def _check_heads(sizes: dict[str, int], prefix: str, problems: list[str]) -> None:
+    """Groups of heads share keys and values, so one count is a multiple of the other."""
+    for many, few in (("query_heads", "kv_heads"), ("linear_value_heads", "linear_key_heads")):
+        if sizes[many] and sizes[few] and sizes[many] % sizes[few]:
+            names = _TEXT_FIELDS | _LINEAR_FIELDS
+            problems.append(
+                f"{prefix}{names[many]} is {sizes[many]}, not a multiple of {prefix}{names[few]}, {sizes[few]}"
+            )
+
+
+def _short(value: object) -> str:
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**60 else "a number of more than 60 digits"
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _flag(section: dict[str, Any], prefix: str, key: str, default: bool | None, problems: list[str]) -> bool | None:

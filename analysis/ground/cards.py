@@ -1,6 +1,5 @@
 """How much memory a card has to give: ``configs/gpus.toml``, what a card reported when it was measured, or the user."""
 
-import difflib
 import re
 import tomllib
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vram_ledger.errors import InputError
+from vram_ledger.names import nearest, plain
 
 LEAST_REPORTED = 0.9  # of the nominal memory: error correction and firmware take the rest (configs/gpus.toml)
 UNITS = {"GB": 10**9, "GiB": 2**30, "MB": 10**6, "MiB": 2**20}
@@ -53,17 +53,36 @@ def card_of(label: str, path: Path, memory: str = "") -> Card:
 
     :class:`CardError` names near labels, or the sizes that a family's label stands for.
     """
+    found = _labels(label, path)
+    if len(found) > 1:
+        raise CardError(f"{label} is {' or '.join(found)}: name the size")
     cards = read_cards(path)
-    if label not in cards:
-        sizes = [name for name, section in _sections(path).items() if section.get("family") == label]
-        if sizes:
-            raise CardError(f"{label} is {' or '.join(sizes)}: name the size")
-        near = difflib.get_close_matches(label, cards, n=3, cutoff=0.4)
-        raise CardError(f"no GPU is labelled {label!r}; {'near: ' if near else 'known: '}{', '.join(near or cards)}")
+    if not found:
+        raise CardError(f"no GPU is labelled {label!r}{nearest(label, cards) or '; known: ' + ', '.join(cards)}")
     if not memory:
-        return cards[label]
+        return cards[found[0]]
     size = read_amount(memory)
-    return Card(label=label, least_bytes=size, most_bytes=size, source=GIVEN)
+    return Card(label=found[0], least_bytes=size, most_bytes=size, source=GIVEN)
+
+
+def _labels(name: str, path: Path) -> list[str]:
+    """The sections that a name can mean: a label, else a family, else what CUDA calls the card, as people write it."""
+    sections, wanted = _sections(path), plain(name)
+    for named in (
+        lambda label, section: label == wanted,
+        lambda label, section: section.get("family") == wanted,
+        lambda label, section: wanted in map(plain, section["names"]),
+    ):
+        if found := [label for label, section in sections.items() if named(label, section)]:
+            return found
+    return []
+
+
+def sizes_text(least_bytes: int, most_bytes: int | None = None) -> str:
+    """Bytes in both units, "54.71 GB (50.96 GiB)", for cards are sold in one and report the other; or a range."""
+    ends = [least_bytes] if most_bytes in (None, least_bytes) else [least_bytes, most_bytes]
+    gb, gib = (" to ".join(f"{end / unit:,.2f}" for end in ends if end is not None) for unit in (10**9, 2**30))
+    return f"{gb} GB ({gib} GiB)"
 
 
 def _sections(path: Path) -> dict[str, dict[str, Any]]:

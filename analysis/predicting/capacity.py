@@ -14,7 +14,6 @@ from vram_ledger.analysis.predicting.prediction import DOES_NOT_FIT, FITS, Fit, 
 from vram_ledger.analysis.predicting.predictor import Predictor
 from vram_ledger.harness.records import Phase
 
-MOST_CONTEXT_TOKENS = 262_144  # what the family was trained for (max_position_embeddings)
 MOST_BATCH = 1024
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 CONTEXTS = (1024, 4096, 16_384, 32_768, 65_536, 131_072, 262_144)
@@ -61,12 +60,14 @@ def frontier(
     phase: Phase,
     batches: Sequence[int] = BATCHES,
     contexts: Sequence[int] = CONTEXTS,
-    most_context: int = MOST_CONTEXT_TOKENS,
+    most_context: int | None = None,
 ) -> Frontier:
-    """The frontier of a predictor with a card."""
+    """The frontier of a predictor with a card, up to the model's own limit."""
     assert predictor.card is not None, "a frontier is one of a card"
     chunk = predictor.configuration.prefill_chunk_tokens if phase == "prefill" else 0
 
+    most_context = min(most_context or predictor.most_context_tokens, predictor.most_context_tokens)
+    contexts = [c for c in contexts if c <= most_context]
     words: set[Word] = set()
 
     def verdict(batch: int, context_tokens: int) -> Fit | None:

@@ -3,24 +3,27 @@
 import dataclasses
 from pathlib import Path
 
-from vram_ledger.analysis.derivation.derived_files import MODEL_CLASSES
-from vram_ledger.analysis.formula.shapes import ConfigError, Shapes, read_shapes
+from vram_ledger.analysis.derivation.derived_files import MODEL_CLASSES, PLAIN
+from vram_ledger.analysis.formula.shapes import Config, ConfigError, Shapes, read_shapes
 from vram_ledger.harness.records import ModelClass
 from vram_ledger.home import MODELS
+from vram_ledger.names import nearest, plain
 
 
 def config_of(model: str) -> Path:
     """The config of a model that is given by name, path or folder; :class:`ConfigError` names those that are known."""
     given = Path(model)
     if given.is_dir():
-        given = given / "config.json"
-    if given.suffix == ".json" or "/" in model:
+        return given / "config.json"
+    if given.suffix == ".json" or given.exists():
         return given
-    named = MODELS / f"{model}.json"
-    if not named.exists():
-        known = ", ".join(sorted(p.stem for p in named.parent.glob("*.json")))
-        raise ConfigError(f"no model is named {model!r}: known are {known}; or give the path of a config.json")
-    return named
+    known = {path.stem: path for path in sorted(MODELS.glob("*.json"))}
+    if plain(model) not in known:
+        raise ConfigError(
+            f"no model is named {model!r}{nearest(model, known)}; known are {', '.join(known)}; or give the path of a "
+            "config.json"
+        )
+    return known[plain(model)]
 
 
 def known_as(path: Path, shapes: Shapes, model_class: ModelClass) -> str:
@@ -43,9 +46,10 @@ def _resident(shapes: Shapes, model_class: ModelClass) -> Shapes:
     return dataclasses.replace(shapes, vision=None) if model_class == MODEL_CLASSES["text"] else shapes
 
 
-def default_variant(shapes: Shapes) -> str:
-    """The class that a checkpoint with these shapes is loaded as: with its vision tower if it has one."""
-    return "default" if shapes.vision else "text"
+def default_variant(config: Config) -> str:
+    """What such a checkpoint is loaded as: with its vision tower if it has one, in the dtype that it names."""
+    own = "default" if config.shapes.vision else "text"
+    return own if config.dtype == PLAIN["dtype"] else f"{own}-{config.dtype}"
 
 
 def with_chunk(variant: str, chunk: int) -> str:

@@ -11,7 +11,7 @@ from vram_ledger.analysis.calibrating.calibration import Calibration, read_calib
 from vram_ledger.analysis.derivation.derived import Derived
 from vram_ledger.analysis.derivation.derived_files import MODEL_CLASSES, configuration_of, read_derived, variant_of
 from vram_ledger.analysis.evidence.lines import counting, measured
-from vram_ledger.analysis.formula.shapes import ConfigError, Shapes, read_shapes
+from vram_ledger.analysis.formula.shapes import ConfigError, Shapes, read_config
 from vram_ledger.analysis.ground.cards import GIVEN, Card
 from vram_ledger.analysis.ground.kinds import EMULATED, MEASURED, ON_A_CPU, REPLAYED, kind_of
 from vram_ledger.analysis.judging.drift import configurations
@@ -41,6 +41,7 @@ from vram_ledger.harness.records import (
 from vram_ledger.home import GPUS, RESULTS
 
 ASSUMED_OUTSIDE_BYTES = 2**30
+MOST_CONTEXT_TOKENS = 262_144  # of a config that says none: what the family was trained for
 QUESTIONS: tuple[tuple[Phase, int], ...] = (("prefill", 10**9), ("prefill", 1), ("decode", 1))  # one of each kind
 
 
@@ -83,8 +84,9 @@ class Library:
         used must belong, "" for the newest. :class:`ConfigError` for a vision tower that is not in the config.
         """
         path = config_of(model)
-        shapes = read_shapes(path)
-        configuration = configuration_of(path.stem, variant or default_variant(shapes))
+        config = read_config(path)
+        shapes = config.shapes
+        configuration = configuration_of(path.stem, variant or default_variant(config))
         if configuration.model_class == MODEL_CLASSES["default"] and shapes.vision is None:
             raise ConfigError(
                 f'{path}: no vision_config, so there is no variant {variant!r}; "text" is the class it has'
@@ -108,6 +110,7 @@ class Library:
             transformers=transformers,
             config=path,
             shapes=shapes,
+            most_context_tokens=config.most_context_tokens or MOST_CONTEXT_TOKENS,
             configuration=configuration,
             card=_reported(card, measured_there),
             known=known,

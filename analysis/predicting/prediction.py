@@ -18,6 +18,7 @@ Fit = Literal["fits", "does not fit", "within the margin"]
 FITS: Fit = "fits"
 DOES_NOT_FIT: Fit = "does not fit"
 WITHIN_MARGIN: Fit = "within the margin"
+EXIT_CODES: dict[Fit | None, int] = {None: 0, FITS: 0, DOES_NOT_FIT: 1, WITHIN_MARGIN: 4}
 TRANSIENT, WORKSPACE, ALLOCATOR, OUTSIDE = "transient", "workspace", "allocator", "outside the allocator"
 
 

@@ -14,8 +14,10 @@ from vram_ledger.analysis.predicting.program import MASK_TOKENS
 from vram_ledger.analysis.predicting.simulated import Excess
 from vram_ledger.analysis.predicting.sources import Source
 from vram_ledger.analysis.predicting.workspace import Workspace
-from vram_ledger.errors import NothingKnown
+from vram_ledger.errors import InputError, NothingKnown
 from vram_ledger.harness.records import Configuration, Phase, Workload
+
+MOST_BATCH = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,14 +32,15 @@ class Known:
 class Predictor:
     """One model in one configuration on one card, or on none in particular.
 
-    model, transformers: as they were asked for. known: for every configuration and phase that a question can come to.
-    seen: what was seen to fit this card, and what was not; what was measured first.
+    model, transformers: as they were asked for. most_context_tokens: the model's own limit. known: for every
+    configuration and phase that a question can come to.
     """
 
     model: str
     transformers: str
     config: Path
     shapes: Shapes
+    most_context_tokens: int
     configuration: Configuration
     card: Card | None
     known: dict[tuple[Configuration, Phase], Known]
@@ -46,7 +49,14 @@ class Predictor:
     seen: dict[Workload, Seen]
 
     def predict(self, phase: Phase, batch: int, context_tokens: int) -> Prediction:
-        """The answer for one shape; :class:`NothingKnown` if no source has one."""
+        """The answer for one shape; :class:`NothingKnown` if no source has one, :class:`InputError` beyond limits."""
+        if not 1 <= context_tokens <= self.most_context_tokens:
+            raise InputError(
+                f"context is {context_tokens:,} tokens, but {self.config.name} ends at {self.most_context_tokens:,} "
+                "(max_position_embeddings)"
+            )
+        if not 1 <= batch <= MOST_BATCH:
+            raise InputError(f"batch is {batch:,} sequences; answers are for 1 to {MOST_BATCH:,}")
         configuration = asked_configuration(self.configuration, phase, context_tokens)
         workload = Workload(configuration=configuration, phase=phase, context_tokens=context_tokens, batch=batch)
         label = self.card.label if self.card else ""

@@ -1,82 +1,104 @@
-"""The commands predict and capacity."""
+"""The commands predict, capacity and held-out."""
 
+import functools
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vram_ledger.analysis.ground.cards import CardError, sizes_text
 from vram_ledger.commands.files import main_files
-from vram_ledger.errors import NothingKnown
+from vram_ledger.errors import InputError
+from vram_ledger.home import GPUS, RUNS
+from vram_ledger.names import tokens, whole
 
 if TYPE_CHECKING:
+    from vram_ledger.analysis.predicting.advice import Predictors
     from vram_ledger.analysis.predicting.capacity import Frontier
     from vram_ledger.analysis.predicting.prediction import Prediction
     from vram_ledger.analysis.predicting.predictor import Predictor
+    from vram_ledger.harness.records import Phase
 
-CHUNKS = (8192, 4096, 2048, 1024, 512)  # tried from the largest where a single shot does not fit
+DEFAULT_CONTEXT, DEFAULT_BATCH, DEFAULT_PHASE, MOST_BATCH, WIDE_COLUMNS = "4096", "1", "prefill", 65_536, 104
 
 ModelOption = Annotated[str, typer.Option(help="Name in configs/models, path of a config.json, or its folder.")]
-GpuOption = Annotated[str, typer.Option(help="A label of configs/gpus.toml.")]
+GpuOption = Annotated[str, typer.Option(help="A card, as people write it: a100-80gb, RTX 4090, NVIDIA H100 80GB HBM3.")]
 MemoryOption = Annotated[str, typer.Option(help='What the card reports, such as "79.1GiB" (nvidia-smi).')]
 FreeOption = Annotated[
     str, typer.Option(help="Taken beside PyTorch's allocator: CUDA context, modules, neighbours; such as 1GiB.")
 ]
 VariantOption = Annotated[str, typer.Option(help='As for derive: "text", "default-static"; else the config\'s class.')]
 TransformersOption = Annotated[str, typer.Option(help="Use only what is known of this version; else the newest.")]
-ChunkOption = Annotated[int, typer.Option(min=0, help="Tokens of a prefill's chunks; 0: single shot.")]
+ChunkOption = Annotated[str, typer.Option(help="Tokens of a prefill's chunks; 0: single shot.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of tables.")]
 
 
 def predict_memory(
     model: ModelOption = "qwen3.5-27b",
     gpu: GpuOption = "",
-    context: Annotated[int, typer.Option(min=1, help="Tokens of the prompt, or already cached.")] = 4096,
-    batch: Annotated[int, typer.Option(min=1, help="Sequences.")] = 1,
-    phase: Annotated[str, typer.Option(help="prefill or decode.")] = "prefill",
-    chunk: ChunkOption = 0,
+    context: Annotated[str, typer.Option(help="Tokens of the prompt, or already cached: 131072, 128k.")] = "",
+    batch: Annotated[str, typer.Option(help="Sequences.")] = "",
+    phase: Annotated[str, typer.Option(help="prefill or decode.")] = "",
+    chunk: ChunkOption = "0",
     variant: VariantOption = "",
     memory: MemoryOption = "",
     free: FreeOption = "",
     transformers: TransformersOption = "",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Say what a workload takes, term by term, where the numbers come from, and whether it fits a GPU."""
-    from vram_ledger.analysis.ground.cards import CardError
+    """Say what a workload takes, term by term, where the numbers come from, and whether it fits a GPU.
+
+    Exit code: 0 fits (or no card was asked about), 1 does not fit, 4 within the margin or nothing known.
+    """
+    from vram_ledger.analysis.predicting.advice import advice, class_text
+    from vram_ledger.analysis.predicting.prediction import EXIT_CODES
+    from vram_ledger.harness.records import encode
+
+    asked_phase = _phase(phase or DEFAULT_PHASE)
+    sequences = whole(batch or DEFAULT_BATCH, "batch", MOST_BATCH)
+    length, pieces = tokens(context or DEFAULT_CONTEXT, "context"), _chunk(chunk)
+    predictors = _predictors(model, variant, gpu, memory, free, transformers)
+    found = predictors(pieces).predict(asked_phase, sequences, length)
+    lines = list(advice(predictors, found, pieces))
+    if as_json:
+        typer.echo(json.dumps({**encode(found), "verdict": found.verdict, "advice": lines}, ensure_ascii=False))
+        raise typer.Exit(EXIT_CODES[found.verdict])
+    defaults = {"prefill": not phase, "batch": not batch, "context": not context}
+    _print(found, defaults, None if variant else class_text(predictors(pieces)))
+    for line in lines:
+        typer.echo(line)
+    code = EXIT_CODES[found.verdict]
+    typer.echo(f"exit {code}: {found.verdict or 'predicted'}")
+    raise typer.Exit(code)
+
+
+def _phase(given: str) -> "Phase":
     from vram_ledger.harness.records import PHASES
 
-    if phase not in PHASES:
-        raise CardError(f"phase {phase!r} is neither prefill nor decode")
-    predictors = _predictors(model, variant, gpu, memory, free, transformers)
-    found = predictors(chunk).predict(phase, batch, context)
-    advice = _advice(predictors, found, phase, batch, context, chunk)
-    if as_json:
-        typer.echo(json.dumps(_plain(found, list(advice)), ensure_ascii=False))
-        return
-    _print(found)
-    for line in advice:
-        typer.echo(line)
-    typer.echo("exit 0: predicted")
+    for phase in PHASES:
+        if given.lower() == phase:
+            return phase
+    raise CardError(f"phase {given!r} is neither prefill nor decode")
 
 
-def _predictors(
-    model: str, variant: str, gpu: str, memory: str, free: str, transformers: str
-) -> "Callable[[int], Predictor]":
+def _chunk(given: str) -> int:
+    return 0 if given.strip() == "0" else tokens(given, "chunk")
+
+
+def _predictors(model: str, variant: str, gpu: str, memory: str, free: str, transformers: str) -> "Predictors":
     """The predictor of the options, by the chunk of its prefill."""
-    import functools
-
-    from vram_ledger.analysis.formula.shapes import read_shapes
-    from vram_ledger.analysis.ground.cards import CardError, card_of, read_amount
+    from vram_ledger.analysis.formula.shapes import read_config
+    from vram_ledger.analysis.ground.cards import card_of, read_amount
     from vram_ledger.analysis.predicting.configs import config_of, default_variant, with_chunk
     from vram_ledger.analysis.predicting.library import Library
-    from vram_ledger.home import GPUS
 
     if memory and not gpu:
         raise CardError("memory is that of a card: name the GPU, too")
     card = card_of(gpu, GPUS, memory) if gpu else None
     outside = read_amount(free) if free else None
     library = Library.of()
-    base = variant or default_variant(read_shapes(config_of(model)))
+    base = variant or default_variant(read_config(config_of(model)))
 
     @functools.cache
     def predictor(chunk: int) -> "Predictor":
@@ -85,60 +107,7 @@ def _predictors(
     return predictor
 
 
-def _advice(
-    predictors: "Callable[[int], Predictor]", found: "Prediction", phase: str, batch: int, context: int, chunk: int
-) -> "Iterator[str]":
-    """What else to know: the prefill that a decode needs first, and the chunk in which a prefill fits."""
-    from vram_ledger.analysis.predicting.prediction import FITS
-
-    if found.card is None:
-        return
-    if next(term.bytes for term in found.terms if term.name == "weights") > found.card.most_bytes:
-        yield "The weights alone are more than the card has."
-        return
-    before = found
-    if phase == "decode":
-        try:
-            before = predictors(chunk).predict("prefill", batch, context)
-        except NothingKnown as error:
-            yield f"Of the prefill that it follows nothing is known: {error}."
-            return
-        how = f"in chunks of {chunk:,}" if chunk else "in a single shot"
-        yield f"The prefill that it follows, {how}: {_span(before)}, {before.verdict}."
-    if before.verdict != FITS and before.workload.configuration.cache == "dynamic":
-        yield from _smaller_chunks(predictors, batch, context, chunk)
-
-
-def _smaller_chunks(predictors: "Callable[[int], Predictor]", batch: int, context: int, chunk: int) -> "Iterator[str]":
-    """The largest chunk in which the prefill fits, of those smaller than the given one; or that none does."""
-    from vram_ledger.analysis.predicting.prediction import FITS
-
-    last = None
-    for size in (c for c in CHUNKS if c < (chunk or context) and c < context):
-        try:
-            last = predictors(size).predict("prefill", batch, context)
-        except NothingKnown as error:
-            yield f"Whether a prefill in chunks fits is not known: {error}."
-            return
-        if last.verdict == FITS:
-            yield f"A prefill in chunks of {size:,} fits: {_span(last)}."
-            return
-    if last is not None:
-        yield f"No chunk down to {CHUNKS[-1]:,} is sure to fit: {_span(last)} in the smallest, {last.verdict}."
-
-
-def _span(found: "Prediction") -> str:
-    return f"{found.least_bytes / 1e9:,.2f} to {found.most_bytes / 1e9:,.2f} GB"
-
-
-def _plain(found: "Prediction", advice: list[str]) -> dict[str, object]:
-    """A prediction for programs: its record, the verdict, and what else to know."""
-    from vram_ledger.harness.records import encode
-
-    return {**encode(found), "verdict": found.verdict, "advice": advice}
-
-
-def _print(found: "Prediction") -> None:
+def _print(found: "Prediction", defaults: dict[str, bool], class_note: str | None) -> None:
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -147,48 +116,75 @@ def _print(found: "Prediction") -> None:
 
     out, workload = console(), found.workload
     out.print(configuration_text(workload.configuration), markup=False, soft_wrap=True)
-    out.print(f"{workload.phase}, B={workload.batch}, L={workload.context_tokens:,}", markup=False)
+    if class_note:
+        out.print(class_note, markup=False, soft_wrap=True)
+    said = {name: " (default)" if default else "" for name, default in defaults.items()}
+    out.print(
+        f"{workload.phase}{said['prefill']}, batch {workload.batch:,}{said['batch']}, context "
+        f"{workload.context_tokens:,} tokens{said['context']}",
+        markup=False,
+    )
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("term")
-    for name in ("bytes", "GB", "least", "most"):
+    units = {"GB": 10**9, "GiB": 2**30} if out.width >= WIDE_COLUMNS else {"GiB": 2**30}
+    for name in ("bytes", *units):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("from", overflow="fold")
     for term in found.terms:
-        bounds = ("", "") if term.least_bytes == term.most_bytes else (f"{term.least_bytes:,}", f"{term.most_bytes:,}")
         name = f"{term.name} ({found.stage})" if term.name == "transient" and found.stage else term.name
-        table.add_row(name, f"{term.bytes:,}", f"{term.bytes / 1e9:,.3f}", *bounds, escape(term.source))
+        ends = tuple(dict.fromkeys((term.least_bytes, term.most_bytes)))
+        exact = f"{term.bytes:,}" if len(ends) == 1 else "–"
+        sizes = (" to ".join(f"{end / unit:,.3f}" for end in ends) for unit in units.values())
+        table.add_row(name, exact, *sizes, escape(term.source))
     out.print(table)
     out.print(f"requested: {found.requested_bytes:,} B, {found.basis}: {found.origin}", markup=False, soft_wrap=True)
-    out.print(f"needs {_span(found)}", markup=False)
+    out.print(
+        "torch.cuda.max_memory_allocated() shows that or a little more: blocks are rounded up. The allocator's term is "
+        "what a card must have beyond it.",
+        markup=False,
+        soft_wrap=True,
+    )
+    out.print(f"needs {sizes_text(found.least_bytes, found.most_bytes)} on the card, all included", markup=False)
     if found.card is not None:
         card, seen = found.card, f" ({found.seen.word}: seen on this card)" if found.seen else ""
-        has = f"{card.most_bytes / 1e9:,.2f} GB"
-        if card.least_bytes != card.most_bytes:
-            has = f"{card.least_bytes / 1e9:,.2f} to {has}"
-        out.print(f"{card.label} has {has} ({card.source}): {found.verdict}{seen}", style="bold", markup=False)
+        has = sizes_text(card.least_bytes, card.most_bytes)
+        out.print(f"{card.label} has {has}, {card.source}", markup=False, soft_wrap=True)
+        out.print(f"{found.verdict}{seen}", style="bold", markup=False)
 
 
 def show_capacity(
-    gpu: GpuOption,
+    gpu: GpuOption = "",
     model: ModelOption = "qwen3.5-27b",
-    chunk: ChunkOption = 0,
+    chunk: ChunkOption = "0",
     variant: VariantOption = "",
     memory: MemoryOption = "",
     free: FreeOption = "",
     transformers: TransformersOption = "",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Print what fits a GPU: the longest context for each batch, and the largest batch for each context."""
+    """Print what fits a GPU: the longest context for each batch, and the largest batch for each context.
+
+    Exit code: 0 if anything is sure to fit, 1 if nothing can.
+    """
+    from vram_ledger.analysis.predicting.advice import weights_text
     from vram_ledger.analysis.predicting.capacity import frontier
     from vram_ledger.harness.records import PHASES, encode
 
-    predictor = _predictors(model, variant, gpu, memory, free, transformers)(chunk)
+    if not gpu:
+        raise InputError("capacity is that of a card: name the GPU (GPU=h200, --gpu h200)")
+    predictor = _predictors(model, variant, gpu, memory, free, transformers)(_chunk(chunk))
+    assert predictor.card is not None
     found = [frontier(predictor, phase) for phase in PHASES]
+    fits = any(row.possible for f in found for row in f.contexts)
     if as_json:
         typer.echo(json.dumps([encode(f) for f in found], ensure_ascii=False))
-        return
-    _print_frontiers(predictor, found)
-    typer.echo("exit 0: predicted")
+        raise typer.Exit(0 if fits else 1)
+    if fits:
+        _print_frontiers(predictor, found)
+    else:
+        typer.echo(weights_text(predictor, predictor.card) or "Not one sequence of one token fits beside the weights.")
+    typer.echo("exit 0: predicted" if fits else "exit 1: does not fit")
+    raise typer.Exit(0 if fits else 1)
 
 
 def _print_frontiers(predictor: "Predictor", found: "list[Frontier]") -> None:
@@ -201,9 +197,16 @@ def _print_frontiers(predictor: "Predictor", found: "list[Frontier]") -> None:
 
     out = console()
     assert predictor.card is not None
-    out.print(f"{configuration_text(predictor.configuration)} on {predictor.card.label}", markup=False, soft_wrap=True)
+    has = sizes_text(predictor.card.least_bytes, predictor.card.most_bytes)
+    out.print(configuration_text(predictor.configuration), markup=False, soft_wrap=True)
+    out.print(f"{predictor.card.label} has {has}", markup=False)
     out.print(predicted_banner(word for f in found for word in f.words), style="bold magenta", markup=False)
-    out.print("What fits, to what is within the margin.", markup=False)
+    out.print(
+        '"a to b": all up to a surely fits, nothing beyond b does, between them it may; one number where both are one; '
+        f"≥: nothing longer was tried, the model ends at {predictor.most_context_tokens:,} tokens; –: nothing fits.",
+        markup=False,
+        soft_wrap=True,
+    )
     for title, first in (("longest context", "batch"), ("largest batch", "context")):
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         table.add_column(first, justify="right")
@@ -213,10 +216,18 @@ def _print_frontiers(predictor: "Predictor", found: "list[Frontier]") -> None:
         for rows in zip(*columns, strict=True):
             table.add_row(f"{rows[0].at:,}", *(largest.text for largest in rows))
         out.print(table)
-    batches = [row.at for row in found[0].contexts]
-    if pinning := [b for b in batches if pins(predictor.shapes, predictor.configuration, b)]:
+    prefill, decode = ({row.at: row for row in f.contexts} for f in found)
+    if any(decode[at].possible > prefill[at].possible for at in decode) and not found[0].chunk_tokens:
         out.print(
-            f"At batch {', '.join(map(str, pinning))} a decode step may need its cache once more at some contexts; "
+            "Where a decode's context is longer than the prefill's, its prompt has to be fed in chunks; CHUNK=8192 "
+            "says how far that goes.",
+            markup=False,
+            soft_wrap=True,
+        )
+    batches = [at for at in decode if decode[at].possible and pins(predictor.shapes, predictor.configuration, at)]
+    if batches:
+        out.print(
+            f"At batch {', '.join(map(str, batches))} a decode step may need its cache once more at some contexts; "
             "predict says at which.",
             markup=False,
             soft_wrap=True,
@@ -239,7 +250,6 @@ def score_held_out(
     from vram_ledger.analysis.predicting.held_out import held_out_markdown, held_out_scores
     from vram_ledger.analysis.predicting.library import Library
     from vram_ledger.analysis.refereeing.campaign import campaigns_of
-    from vram_ledger.home import RUNS
 
     campaigns = campaigns_of(main_files(file, results))
     simulated = [(s, read_shapes(config_of(s.configuration.model))) for s in Library.of().simulated]

@@ -1,0 +1,86 @@
+"""What else to know beside one answer: the chunk in which a prefill fits, and what to do where nothing does."""
+
+from collections.abc import Callable, Iterator
+
+from vram_ledger.analysis.formula.shapes import vision_parameters
+from vram_ledger.analysis.formula.terms import element_bytes
+from vram_ledger.analysis.ground.cards import Card, read_cards, sizes_text
+from vram_ledger.analysis.predicting.prediction import DOES_NOT_FIT, FITS, Prediction
+from vram_ledger.analysis.predicting.predictor import Predictor
+from vram_ledger.errors import NothingKnown
+from vram_ledger.home import GPUS
+
+CHUNKS = (8192, 4096, 2048, 1024, 512)  # tried from the largest where a single shot does not fit
+NAMED_CARDS = 4
+
+Predictors = Callable[[int], Predictor]
+
+
+def advice(predictors: Predictors, found: Prediction, chunk: int) -> Iterator[str]:
+    """Lines on an answer for a card. ``predictors``: by the chunk of the prefill; ``chunk``: the one that was asked."""
+    if found.card is None:
+        return
+    if (why := weights_text(predictors(chunk), found.card, found.least_bytes)) is not None:
+        yield why
+        return
+    batch, context = found.workload.batch, found.workload.context_tokens
+    before = found
+    if found.workload.phase == "decode":
+        try:
+            before = predictors(chunk).predict("prefill", batch, context)
+        except NothingKnown as error:
+            yield f"Of the prefill that it follows nothing is known: {error}."
+            return
+        how = f"in chunks of {chunk:,}" if chunk else "in a single shot"
+        yield f"The prefill that it follows, {how}: {span(before)}, {before.verdict}."
+    if before.verdict != FITS and before.workload.configuration.cache == "dynamic":
+        yield from _smaller_chunks(predictors, batch, context, chunk)
+
+
+def weights_text(predictor: Predictor, card: Card, least_bytes: int = 0) -> str | None:
+    """Why nothing fits, if the weights alone are more than a card has: what would hold them; else ``None``.
+
+    least: what the card must have for what was asked, if more than the weights.
+    """
+    weights = predictor.resident_bytes
+    if weights <= card.most_bytes:
+        return None
+    holding = sorted(read_cards(GPUS).values(), key=lambda c: (c.least_bytes, c.label))
+    names = [c.label for c in holding if c.least_bytes >= max(weights, least_bytes)][:NAMED_CARDS]
+    return (
+        f"The weights alone, {sizes_text(weights)}, are more than the card has. Quantised weights (4 or 8 bits) are "
+        "another runtime, which nothing here knows. "
+        + (f"The smallest cards here that may hold it: {', '.join(names)}." if names else "No card here does.")
+    )
+
+
+def class_text(predictor: Predictor) -> str | None:
+    """Which of a model's classes the answer is for, and what the other one would keep; ``None`` if it has but one."""
+    if predictor.shapes.vision is None:
+        return None
+    tower = element_bytes(predictor.configuration) * vision_parameters(predictor.shapes)
+    if predictor.configuration.model_class == "Qwen3_5ForConditionalGeneration":
+        return f"with the vision tower, as the config says; without it, VARIANT=text, {sizes_text(tower)} less"
+    return f"without the vision tower; with it, VARIANT=default, {sizes_text(tower)} more"
+
+
+def _smaller_chunks(predictors: Predictors, batch: int, context: int, chunk: int) -> Iterator[str]:
+    """The largest chunk in which the prefill fits, of those smaller than the given one; or that none does."""
+    last = None
+    for size in (c for c in CHUNKS if c < (chunk or context) and c < context):
+        try:
+            last = predictors(size).predict("prefill", batch, context)
+        except NothingKnown as error:
+            yield f"Whether a prefill in chunks fits is not known: {error}."
+            return
+        if last.verdict == FITS:
+            yield f"A prefill in chunks of {size:,} fits: {span(last)}."
+            return
+    if last is not None:
+        sure = "can fit" if last.verdict == DOES_NOT_FIT else "is sure to fit"
+        yield f"No chunk down to {CHUNKS[-1]:,} {sure}: {span(last)} in the smallest."
+
+
+def span(found: Prediction) -> str:
+    """What the card must have, from least to most, in GB and GiB."""
+    return sizes_text(found.least_bytes, found.most_bytes)
