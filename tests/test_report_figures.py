@@ -9,15 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.drawn import bars, leaders, lines, marks, texts
-from tests.reported import OOM, frontiers, of_a_card, points, stored
+from tests.reported import OOM, of_a_card, points, stored
 from tests.synthetic import CONTEXTS, campaign
 from vram_ledger.analysis.estimating.breakdown import Breakdown, Estimator, EstimatorError, Request
 from vram_ledger.analysis.estimators.catalogue import ESTIMATORS
 from vram_ledger.analysis.refereeing.campaign import stored_campaign
-from vram_ledger.analysis.reporting.capacity import frontier_figure, frontier_heading
-from vram_ledger.analysis.reporting.drawing import Drawing, styled
+from vram_ledger.analysis.reporting.drawing import Drawing
 from vram_ledger.analysis.reporting.estimates import ESTIMATOR_LINES, SHOWN
-from vram_ledger.analysis.reporting.palette import ramp
 from vram_ledger.analysis.reporting.part import SEGMENTS, Part, chosen, ledger, parts_of
 from vram_ledger.analysis.reporting.report import Report, build
 from vram_ledger.analysis.reporting.residuals import residual
@@ -104,7 +102,7 @@ def test_labels_of_batches_lead_to_the_ends_of_their_lines(report: Report) -> No
 def test_a_point_out_of_memory_is_a_cross_a_cell_and_a_word_in_the_head(refused: Report) -> None:
     svg = figure(refused, "peaks")
     assert len(CONTEXTS) == len(marks(svg, ROLES[8]))
-    assert 1 == len(texts(figure(refused, "residuals-ours"))["OOM"])
+    assert 1 == len(texts(figure(refused, "residuals-fitmygpu"))["OOM"])
     assert "; 1 workload ran out of memory." in refused.html
     assert '<b class="bad">out of memory</b>' in refused.html
     assert "Crosses: out of memory (1)" in refused.html
@@ -131,7 +129,7 @@ def test_a_replay_of_which_the_card_holds_nothing_is_a_chapter(tmp_path: Path) -
     environment = dataclasses.replace(campaign().environment, gpu_label="fake-l4")
     made = build([stored(tmp_path, campaign(environment=environment))])
     assert "30 points; 30 of them need more than the card holds" in made.html
-    assert {"peaks", "estimators-batch1", "residuals-ours", "residuals-fitmygpu"} == {
+    assert {"made-of", "peaks", "estimators-batch1", "residuals-fitmygpu"} == {
         d.name.rpartition(".")[2] for d in made.drawings
     }
     assert "No point is within the card’s memory." in made.html
@@ -193,26 +191,6 @@ def test_bars_are_as_wide_as_their_bytes(report: Report, part: Part) -> None:
     for number, segment in enumerate(SEGMENTS):
         widths = [right - left for left, right in bars(svg, f"bar-{number}")]
         assert [pytest.approx(size[segment] * unit, abs=0.05) for size in sizes] == widths
-
-
-def test_labels_of_cards_lead_to_the_ends_of_their_lines() -> None:
-    with styled():
-        svg = frontier_figure("name", frontier_heading("model", frontiers()), frontiers(), "").svg
-    for number, label in enumerate(("h200", "h100 +1")):
-        role = {ramp(0, 2): "ramp-0", ramp(1, 2): "ramp-7"}[ramp(number, 2)]
-        (line,), (start, *_) = lines(svg, role), leaders(svg, role)[0]
-        assert start[1] == pytest.approx(line[-1][1], abs=0.1)
-        assert label in texts(svg)
-    assert texts(svg)["h200"][0][1] < texts(svg)["h100 +1"][0][1]
-
-
-def test_a_frontier_that_ends_early_has_its_label_tied_to_there() -> None:
-    with styled():
-        svg = frontier_figure("name", frontier_heading("model", frontiers()), frontiers(), "").svg
-    (line,), (start, *_) = lines(svg, "ramp-7"), leaders(svg, "ramp-7")[0]
-    (whole,) = lines(svg, "ramp-0")
-    assert line[-1][0] < whole[-1][0]
-    assert start[0] == pytest.approx(line[-1][0], abs=8)
 
 
 def test_every_counter_of_a_card_is_shown(tmp_path: Path) -> None:

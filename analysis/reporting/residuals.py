@@ -74,9 +74,9 @@ def residuals_of(part: Part, phase: Phase, name: str = "") -> dict[Shape, int]:
 
 
 def residual_map(part: Part, phase: Phase, name: str = "") -> Drawing | None:
-    """Predicted minus counted over context and batch, a cell a point; ``None`` where nothing was predicted."""
+    """Predicted minus counted over context and batch, a cell a point; ``None`` where all is exact, or nothing known."""
     found = residuals_of(part, phase, name)
-    if not found:
+    if not any(found.values()):
         return None
     contexts, batches = part.contexts(phase), part.batches(phase)
     numbers = len(contexts) <= MOST_ROWS and len(batches) <= MOST_COLUMNS
@@ -135,7 +135,7 @@ def _caption(
     worst = bytes_text(max(held, key=abs)) if held else "none"
     texts = [residual_text(value) for value in found.values()]
     sentences = [
-        f"{said} of {part.campaign.results.path.name}. {_exact(found)}",
+        f"{said}. {_exact(found)}",
         f"The largest difference within the card's memory: {worst}." if any(found.values()) else "",
         "GB where no unit is given." if numbers and any("." in t and " " not in t for t in texts) else "",
         "In italics: more than the card's memory." if numbers and len(held) < len(found) else "",
