@@ -27,7 +27,7 @@ from vram_ledger.harness.records import Measured, Measurement
 
 SCRIPT = '"\'><script>alert(1)<script> onload=" font-family: x; #0b66b8 id="z"'
 BROKEN = "bell \x07, null \x00, next line\x85, \ufffe, new\nline"
-EACH = ("peaks", "estimators-batch1", "estimators-batch8", "breakdown", "residuals-fitmygpu")
+EACH = ("peaks", "estimators-batch1", "estimators-batch8", "breakdown")
 COMMITTED = ROOT / "results" / "report.html"
 
 
@@ -164,7 +164,7 @@ def test_a_breakdown_is_of_points_that_the_card_holds(part: Part) -> None:
 def test_without_a_calibration_the_page_says_so_and_has_no_lines(tmp_path: Path) -> None:
     made = build([stored(tmp_path, calibrated=False)])
     assert "No calibration is stored beside this file" in made.html
-    assert not [drawing.name for drawing in made.drawings if drawing.name.endswith("residuals-ours")]
+    assert "our formula − replayed" not in made.html
     assert "there are no lines" in next(d for d in made.drawings if d.name.endswith("prefill.peaks")).caption
 
 

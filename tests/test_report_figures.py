@@ -18,7 +18,7 @@ from vram_ledger.analysis.reporting.drawing import Drawing
 from vram_ledger.analysis.reporting.estimates import ESTIMATOR_LINES, SHOWN
 from vram_ledger.analysis.reporting.part import SEGMENTS, Part, chosen, ledger, parts_of
 from vram_ledger.analysis.reporting.report import Report, build
-from vram_ledger.analysis.reporting.residuals import residual
+from vram_ledger.analysis.reporting.residuals import residual, residual_map
 from vram_ledger.analysis.reporting.svg import inline
 from vram_ledger.harness.records import Measured, OutOfMemory, ResultsFile
 
@@ -102,7 +102,7 @@ def test_labels_of_batches_lead_to_the_ends_of_their_lines(report: Report) -> No
 def test_a_point_out_of_memory_is_a_cross_a_cell_and_a_word_in_the_head(refused: Report) -> None:
     svg = figure(refused, "peaks")
     assert len(CONTEXTS) == len(marks(svg, ROLES[8]))
-    assert 1 == len(texts(figure(refused, "residuals-fitmygpu"))["OOM"])
+    assert '<td class="refused">OOM</td>' in refused.html
     assert "; 1 workload ran out of memory." in refused.html
     assert '<b class="bad">out of memory</b>' in refused.html
     assert "Crosses: out of memory (1)" in refused.html
@@ -129,17 +129,19 @@ def test_a_replay_of_which_the_card_holds_nothing_is_a_chapter(tmp_path: Path) -
     environment = dataclasses.replace(campaign().environment, gpu_label="fake-l4")
     made = build([stored(tmp_path, campaign(environment=environment))])
     assert "30 points; 30 of them need more than the card holds" in made.html
-    assert {"made-of", "peaks", "estimators-batch1", "residuals-fitmygpu"} == {
-        d.name.rpartition(".")[2] for d in made.drawings
-    }
+    assert {"made-of", "peaks", "estimators-batch1"} == {d.name.rpartition(".")[2] for d in made.drawings}
     assert "No point is within the card’s memory." in made.html
 
 
 def test_a_residual_is_predicted_minus_counted(tmp_path: Path) -> None:
-    found = texts(figure(build([planted(tmp_path, grown, 2, 4097)]), "residuals-ours"))
-    assert (1, 14 + 1) == (len(found["−1.0 kB"]), len(found["0"]))
-    (x, y), columns, rows = found["−1.0 kB"][0], found["2"][0], found["4,097"][0]
-    assert (x, y) == pytest.approx((columns[0], rows[1]), abs=4)
+    file = planted(tmp_path, grown, 2, 4097)
+    (part,) = parts_of(stored_campaign(file))
+    found = residual_map(part, "prefill")
+    assert found is not None
+    rows = {context: dict(zip(found.batches, cells, strict=True)) for context, cells in found.rows}
+    assert ("−1.0 kB", "low-1") == rows["4,097"][2]
+    assert 14 == sum(text == "0" and role.startswith("zero") for row in rows.values() for text, role in row.values())
+    assert '<td class="low-1">−1.0 kB</td>' in build([file]).html
 
 
 def test_an_estimator_that_says_too_much_has_a_positive_residual(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,10 +156,9 @@ def _always(total_bytes: int) -> Estimator:
 
 def test_cells_have_their_numbers_and_their_colours(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ESTIMATORS, "fitmygpu", _always(400 * 10**9))
-    svg = figure(build([stored(folder)]), "residuals-fitmygpu")
-    assert "+345" in texts(svg)
-    assert bars(svg, "high-4")
-    assert not bars(svg, "low-4")
+    html = build([stored(folder)]).html
+    assert '<td class="high-4">+345</td>' in html
+    assert 'class="low-4">' not in html
 
 
 def test_estimators_have_a_line_each_and_stand_as_high_as_what_they_say(
@@ -180,7 +181,7 @@ def test_estimators_that_can_not_tell_are_named_and_have_no_map(folder: Path, mo
     monkeypatch.setitem(ESTIMATORS, "fitmygpu", silent)
     made = build([stored(folder)])
     assert "fitmygpu can’t tell for this model." in made.html
-    assert not [d.name for d in made.drawings if "residuals-fitmygpu" in d.name]
+    assert "fitmygpu − replayed" not in made.html
 
 
 def test_bars_are_as_wide_as_their_bytes(report: Report, part: Part) -> None:

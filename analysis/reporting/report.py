@@ -156,12 +156,12 @@ def _part(part: Part, frontiers: Sequence[Frontier], full: bool) -> dict[str, An
             *(estimators(part, phase, b) for i in (0, 1) for phase in phases for b in _nth(part, phase, i)),
         ],
         [breakdown(part, phase) for phase in phases if chosen(part, phase)],
-        [drawing for name in ("", "fitmygpu") for phase in phases if (drawing := residual_map(part, phase, name))],
     ]
     words = words_of(frontiers)
     return {
         "part": part,
         "groups": groups,
+        "maps": [own for name in ("", "fitmygpu") for phase in phases if (own := residual_map(part, phase, name))],
         "rooms": rooms(frontiers),
         "predicted": predicted_banner(words),
         "predicted_role": predicted_role(words),
