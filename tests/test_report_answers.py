@@ -108,6 +108,15 @@ def test_without_a_measured_card_the_page_says_that_there_is_none(report: Report
     assert "No campaign of a real card is published yet" in report.html
 
 
+def test_what_the_page_says_of_real_cards_is_what_the_emulated_card_s_document_says(report: Report) -> None:
+    document = (ROOT / "docs" / "emulated-card.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| [\d,]+ \|.*", document, flags=re.MULTILINE)
+    cells = [cell.strip() for row in rows for cell in row.split("|")]
+    assert (5, 1) == (cells.count("equal"), cells.count("3,072 less"))
+    assert "of six peaks" in report.html
+    assert "five to the byte and one 3,072 bytes lower" in report.html
+
+
 def test_figures_go_no_higher_than_cards_do(tmp_path: Path) -> None:
     own = campaign()
     first = own.measurements[0]
