@@ -57,13 +57,34 @@ def _counted(outcome: Outcome) -> Measured:
     return dataclasses.replace(outcome, warm=warm, cold=cold)
 
 
+def rooms_of_all_kinds() -> tuple[Frontier, ...]:
+    """Frontiers of a prefill, one in chunks, and a decode: of cards that hold it whole, in chunks, perhaps, or not."""
+    ends = {
+        "h200": ((300_000, 300_000), (300_000, 300_000), (300_000, 300_000)),
+        "h100": ((70_000, 70_000), (200_000, 280_000), (300_000, 300_000)),
+        "a100-40gb": ((40_000, 40_000), (200_000, 200_000), (20_000, 20_000)),
+        "rtx-4090": ((0, 0), (0, 0), (0, 0)),
+    }
+    kinds: tuple[tuple[Phase, int], ...] = (("prefill", 0), ("prefill", 2048), ("decode", 0))
+    return tuple(
+        frontier_of(gpu, phase, chunk, (Largest(at=1, certain=certain, possible=possible, most=300_000),))
+        for gpu, own in ends.items()
+        for (phase, chunk), (certain, possible) in zip(kinds, own, strict=True)
+    )
+
+
+def frontier_of(gpu: str, phase: Phase, chunk_tokens: int, contexts: tuple[Largest, ...]) -> Frontier:
+    """A frontier that was made up, of replays."""
+    return Frontier(gpu=gpu, phase=phase, chunk_tokens=chunk_tokens, contexts=contexts, batches=(), words=("replayed",))
+
+
 def frontiers(phase: Phase = "prefill") -> tuple[Frontier, ...]:
     """Frontiers that were made up: two cards alike, a larger one, one that holds nothing."""
 
     def of(gpu: str, certain: tuple[int, ...], possible: tuple[int, ...]) -> Frontier:
         ends = zip(BATCHES, certain, possible, strict=True)
         contexts = tuple(Largest(at=b, certain=c, possible=p, most=300_000) for b, c, p in ends)
-        return Frontier(gpu=gpu, phase=phase, chunk_tokens=0, contexts=contexts, batches=(), words=("replayed",))
+        return frontier_of(gpu, phase, 0, contexts)
 
     small = ((40_000, 20_000, 9_000, 0), (44_000, 22_000, 11_000, 900))
     return (

@@ -13,10 +13,9 @@ from tests.conftest import ROOT
 from tests.invoked import invoke
 from tests.reported import frontiers, points, stored
 from tests.synthetic import CONFIG, CONFIGURATION, campaign
-from vram_ledger.analysis.ground.kinds import PREDICTED
 from vram_ledger.analysis.predicting.capacity import Largest
 from vram_ledger.analysis.refereeing.campaign import read_campaign
-from vram_ledger.analysis.reporting.capacity import alike, card_frontiers
+from vram_ledger.analysis.reporting.capacity import card_frontiers
 from vram_ledger.analysis.reporting.drawing import spread
 from vram_ledger.analysis.reporting.palette import COLOURS
 from vram_ledger.analysis.reporting.part import Part, chosen, ledger, parts_of
@@ -28,7 +27,7 @@ from vram_ledger.harness.records import Measured, Measurement
 
 SCRIPT = '"\'><script>alert(1)<script> onload=" font-family: x; #0b66b8 id="z"'
 BROKEN = "bell \x07, null \x00, next line\x85, \ufffe, new\nline"
-EACH = ("peaks", "estimators-batch1", "estimators-batch8", "breakdown", "residuals-ours", "residuals-fitmygpu")
+EACH = ("peaks", "estimators-batch1", "estimators-batch8", "breakdown")
 COMMITTED = ROOT / "results" / "report.html"
 
 
@@ -60,6 +59,7 @@ def test_two_thousand_measurements_take_less_than_ten_seconds_and_three_megabyte
 
 def test_every_kind_of_figure_is_there_for_both_phases(report: Report) -> None:
     expected = {f"fake-h100.qwen3.5-27b.text.{phase}.{kind}" for phase in ("prefill", "decode") for kind in EACH}
+    expected.add("fake-h100.qwen3.5-27b.text.made-of")
     assert expected == {drawing.name for drawing in report.drawings}
     assert all(f'<figure id="{name}">' in report.html for name in expected)
 
@@ -164,13 +164,14 @@ def test_a_breakdown_is_of_points_that_the_card_holds(part: Part) -> None:
 def test_without_a_calibration_the_page_says_so_and_has_no_lines(tmp_path: Path) -> None:
     made = build([stored(tmp_path, calibrated=False)])
     assert "No calibration is stored beside this file" in made.html
-    assert not [drawing.name for drawing in made.drawings if drawing.name.endswith("residuals-ours")]
+    assert "our formula − replayed" not in made.html
     assert "there are no lines" in next(d for d in made.drawings if d.name.endswith("prefill.peaks")).caption
 
 
 def test_several_configurations_have_their_figures_each() -> None:
     made = build(sorted((ROOT / "results" / "fake-h200" / "axes").glob("*.jsonl")))
-    variants = {drawing.name.removeprefix("fake-h200.qwen3.5-27b.").split(".")[0] for drawing in made.drawings}
+    names = [drawing.name for drawing in made.drawings if not drawing.name.endswith("made-of")]
+    variants = {name.removeprefix("fake-h200.qwen3.5-27b.").split(".")[0] for name in names}
     assert {"text", "default-static", "default-logits", "default-chunk8192", "default-reference"} == variants
 
 
@@ -213,20 +214,8 @@ def test_only_figures_of_an_earlier_report_are_removed(tmp_path: Path, report: R
     assert names | {"somebody's.svg"} == {path.name for path in figures.iterdir()}
 
 
-def test_frontiers_have_a_figure_and_a_table(folder: Path) -> None:
-    made = build([stored(folder)], lambda part: frontiers())
-    assert ["prefill.frontier"] == [d.name.partition("text.")[2] for d in made.drawings if "frontier" in d.name]
-    assert "40,000 to 44,000" in made.html
-    assert "Nothing fits: l4." in made.html
-    assert all((PREDICTED in d.svg) == ("frontier" in d.name) for d in made.drawings)
-
-
 def test_without_frontiers_the_section_is_left_out(report: Report) -> None:
     assert "fits which GPU" not in report.html
-
-
-def test_cards_that_hold_the_same_are_one_line() -> None:
-    assert ["h200", "h100 +1", "l4"] == [label for label, _ in alike(frontiers())]
 
 
 def test_a_frontier_table_has_every_card() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.reported import frontiers, of_a_card, stored
+from tests.reported import of_a_card, rooms_of_all_kinds, stored
 from vram_ledger.analysis.reporting.report import build, write
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -93,7 +93,7 @@ def browser() -> Iterator[Browser]:
 def of_all_kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     file = stored(folder, of_a_card(refused=[(8, 32768), (8, 16384)]), calibrated=False)
-    list(write(build([file], lambda part: frontiers()), folder))
+    list(write(build([file], lambda part: rooms_of_all_kinds()), folder))
     return folder / "report.html"
 
 
@@ -117,8 +117,41 @@ def test_nothing_is_wrong_with_a_report_that_has_every_kind_of_figure(
     browser: Browser, width: int, of_all_kinds: Path
 ) -> None:
     browser.opened(of_all_kinds, width)
-    assert {"frontier", "counters"} <= {name.rpartition(".")[2] for name in figures_of(of_all_kinds)}
+    assert {"made-of", "counters"} <= {name.rpartition(".")[2] for name in figures_of(of_all_kinds)}
     assert [] == browser.problems(figures_of(of_all_kinds))
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_the_answer_is_on_the_first_screen(browser: Browser, of_all_kinds: Path, width: int, height: int) -> None:
+    browser.opened(of_all_kinds, width)
+    matrix, picture = browser.ask(
+        "['.matrix', '.answer figure svg'].map(s => document.querySelector(s).getBoundingClientRect())"
+        ".map(r => [r.top, r.bottom])"
+    )
+    assert height > matrix[1] > matrix[0] > 0
+    assert height > (picture[1] if width > 860 else picture[0])
+
+
+@pytest.mark.parametrize("width", [360, 390, 1280])
+def test_no_cell_of_the_matrix_is_cut_or_runs_into_the_next(browser: Browser, of_all_kinds: Path, width: int) -> None:
+    browser.opened(of_all_kinds, width)
+    cut = "[...document.querySelectorAll('.matrix th, .matrix td')].filter(c => c.scrollWidth > c.clientWidth + 1)"
+    assert [] == browser.ask(f"{cut}.map(c => c.textContent)")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_table_that_is_cut_says_that_it_scrolls_and_no_other_does(
+    browser: Browser, of_all_kinds: Path, width: int
+) -> None:
+    browser.opened(of_all_kinds, width)
+    browser.driver.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+    browser.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    found = browser.ask(
+        "[...document.querySelectorAll('.scroll')].map(s => [s.scrollWidth > s.clientWidth,"
+        " getComputedStyle(s.querySelector('.hint')).visibility === 'visible'])"
+    )
+    assert {True, False} >= {cut for cut, _ in found} >= {True}
+    assert [cut for cut, _ in found] == [hint for _, hint in found]
 
 
 def outside(browser: Browser) -> list[str]:

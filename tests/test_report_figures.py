@@ -9,18 +9,16 @@ from pathlib import Path
 import pytest
 
 from tests.drawn import bars, leaders, lines, marks, texts
-from tests.reported import OOM, frontiers, of_a_card, points, stored
+from tests.reported import OOM, of_a_card, points, stored
 from tests.synthetic import CONTEXTS, campaign
 from vram_ledger.analysis.estimating.breakdown import Breakdown, Estimator, EstimatorError, Request
 from vram_ledger.analysis.estimators.catalogue import ESTIMATORS
 from vram_ledger.analysis.refereeing.campaign import stored_campaign
-from vram_ledger.analysis.reporting.capacity import frontier_figure, frontier_heading
-from vram_ledger.analysis.reporting.drawing import Drawing, styled
+from vram_ledger.analysis.reporting.drawing import Drawing
 from vram_ledger.analysis.reporting.estimates import ESTIMATOR_LINES, SHOWN
-from vram_ledger.analysis.reporting.palette import ramp
 from vram_ledger.analysis.reporting.part import SEGMENTS, Part, chosen, ledger, parts_of
 from vram_ledger.analysis.reporting.report import Report, build
-from vram_ledger.analysis.reporting.residuals import residual
+from vram_ledger.analysis.reporting.residuals import residual, residual_map
 from vram_ledger.analysis.reporting.svg import inline
 from vram_ledger.harness.records import Measured, OutOfMemory, ResultsFile
 
@@ -104,7 +102,7 @@ def test_labels_of_batches_lead_to_the_ends_of_their_lines(report: Report) -> No
 def test_a_point_out_of_memory_is_a_cross_a_cell_and_a_word_in_the_head(refused: Report) -> None:
     svg = figure(refused, "peaks")
     assert len(CONTEXTS) == len(marks(svg, ROLES[8]))
-    assert 1 == len(texts(figure(refused, "residuals-ours"))["OOM"])
+    assert '<td class="refused">OOM</td>' in refused.html
     assert "; 1 workload ran out of memory." in refused.html
     assert '<b class="bad">out of memory</b>' in refused.html
     assert "Crosses: out of memory (1)" in refused.html
@@ -131,17 +129,19 @@ def test_a_replay_of_which_the_card_holds_nothing_is_a_chapter(tmp_path: Path) -
     environment = dataclasses.replace(campaign().environment, gpu_label="fake-l4")
     made = build([stored(tmp_path, campaign(environment=environment))])
     assert "30 points; 30 of them need more than the card holds" in made.html
-    assert {"peaks", "estimators-batch1", "residuals-ours", "residuals-fitmygpu"} == {
-        d.name.rpartition(".")[2] for d in made.drawings
-    }
+    assert {"made-of", "peaks", "estimators-batch1"} == {d.name.rpartition(".")[2] for d in made.drawings}
     assert "No point is within the card’s memory." in made.html
 
 
 def test_a_residual_is_predicted_minus_counted(tmp_path: Path) -> None:
-    found = texts(figure(build([planted(tmp_path, grown, 2, 4097)]), "residuals-ours"))
-    assert (1, 14 + 1) == (len(found["−1.0 kB"]), len(found["0"]))
-    (x, y), columns, rows = found["−1.0 kB"][0], found["2"][0], found["4,097"][0]
-    assert (x, y) == pytest.approx((columns[0], rows[1]), abs=4)
+    file = planted(tmp_path, grown, 2, 4097)
+    (part,) = parts_of(stored_campaign(file))
+    found = residual_map(part, "prefill")
+    assert found is not None
+    rows = {context: dict(zip(found.batches, cells, strict=True)) for context, cells in found.rows}
+    assert ("−1.0 kB", "low-1") == rows["4,097"][2]
+    assert 14 == sum(text == "0" and role.startswith("zero") for row in rows.values() for text, role in row.values())
+    assert '<td class="low-1">−1.0 kB</td>' in build([file]).html
 
 
 def test_an_estimator_that_says_too_much_has_a_positive_residual(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,10 +156,9 @@ def _always(total_bytes: int) -> Estimator:
 
 def test_cells_have_their_numbers_and_their_colours(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ESTIMATORS, "fitmygpu", _always(400 * 10**9))
-    svg = figure(build([stored(folder)]), "residuals-fitmygpu")
-    assert "+345" in texts(svg)
-    assert bars(svg, "high-4")
-    assert not bars(svg, "low-4")
+    html = build([stored(folder)]).html
+    assert '<td class="high-4">+345</td>' in html
+    assert 'class="low-4">' not in html
 
 
 def test_estimators_have_a_line_each_and_stand_as_high_as_what_they_say(
@@ -182,7 +181,7 @@ def test_estimators_that_can_not_tell_are_named_and_have_no_map(folder: Path, mo
     monkeypatch.setitem(ESTIMATORS, "fitmygpu", silent)
     made = build([stored(folder)])
     assert "fitmygpu can’t tell for this model." in made.html
-    assert not [d.name for d in made.drawings if "residuals-fitmygpu" in d.name]
+    assert "fitmygpu − replayed" not in made.html
 
 
 def test_bars_are_as_wide_as_their_bytes(report: Report, part: Part) -> None:
@@ -193,26 +192,6 @@ def test_bars_are_as_wide_as_their_bytes(report: Report, part: Part) -> None:
     for number, segment in enumerate(SEGMENTS):
         widths = [right - left for left, right in bars(svg, f"bar-{number}")]
         assert [pytest.approx(size[segment] * unit, abs=0.05) for size in sizes] == widths
-
-
-def test_labels_of_cards_lead_to_the_ends_of_their_lines() -> None:
-    with styled():
-        svg = frontier_figure("name", frontier_heading("model", frontiers()), frontiers(), "").svg
-    for number, label in enumerate(("h200", "h100 +1")):
-        role = {ramp(0, 2): "ramp-0", ramp(1, 2): "ramp-7"}[ramp(number, 2)]
-        (line,), (start, *_) = lines(svg, role), leaders(svg, role)[0]
-        assert start[1] == pytest.approx(line[-1][1], abs=0.1)
-        assert label in texts(svg)
-    assert texts(svg)["h200"][0][1] < texts(svg)["h100 +1"][0][1]
-
-
-def test_a_frontier_that_ends_early_has_its_label_tied_to_there() -> None:
-    with styled():
-        svg = frontier_figure("name", frontier_heading("model", frontiers()), frontiers(), "").svg
-    (line,), (start, *_) = lines(svg, "ramp-7"), leaders(svg, "ramp-7")[0]
-    (whole,) = lines(svg, "ramp-0")
-    assert line[-1][0] < whole[-1][0]
-    assert start[0] == pytest.approx(line[-1][0], abs=8)
 
 
 def test_every_counter_of_a_card_is_shown(tmp_path: Path) -> None:

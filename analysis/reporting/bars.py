@@ -1,5 +1,7 @@
 """The figure of what a peak is made of, as stacked bars."""
 
+from collections.abc import Sequence
+
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -8,38 +10,59 @@ from vram_ledger.analysis.reporting.axes import GB, KINDS, heading, tokens_text
 from vram_ledger.analysis.reporting.drawing import SMALL, WIDTH, Drawing, Panel
 from vram_ledger.analysis.reporting.palette import LIGHT
 from vram_ledger.analysis.reporting.part import SEGMENTS, Part, chosen, ledger
-from vram_ledger.harness.records import Phase
+from vram_ledger.harness.records import Phase, Workload
 
-LEFT, RIGHT = 88, 58
+LEFT, RIGHT = 96, 58
 IN_BAR = ("weights", "KV", "states", "inputs", "transient")  # a segment's name where it is wide enough for it
 LETTER = 6.6  # units of width that a letter takes
 
 
+TOLD = 131_072  # tokens of the picture on top: the longest that people ask for as a rule
+
+
 def breakdown(part: Part, phase: Phase) -> Drawing:
     """What the peak is made of at chosen points, as stacked bars."""
-    points = [(c, b, ledger(part.workload(phase, c, b), part.points(phase)[c, b])) for c, b in chosen(part, phase)]
+    points = [(f"B={b}, {tokens_text(c)}", part.workload(phase, c, b)) for c, b in chosen(part, phase)]
+    return _bars(part, f"{KINDS[phase]}: what the peak is made of", f"{part.name}.{phase}.breakdown", points)
+
+
+def made_of(part: Part) -> Drawing | None:
+    """What the peaks of one sequence are made of, short and long, in both phases; ``None`` where none ran."""
+    shapes = [(phase, c) for phase in part.phases for (c, b) in part.points(phase) if b == 1]
+    longest = max((c for _, c in shapes if c <= TOLD), default=0)
+    points = [
+        (f"{phase}, {tokens_text(c)}", part.workload(phase, c, 1))
+        for phase, c in shapes
+        if c == longest or (c == 4096 and phase == "prefill")
+    ]
+    title = "One sequence: what the peak is made of"
+    return _bars(part, title, f"{part.name}.made-of", points) if points else None
+
+
+def _bars(part: Part, title: str, name: str, workloads: Sequence[tuple[str, Workload]]) -> Drawing:
+    points = [(label, ledger(workload, part.ran[workload])) for label, workload in workloads]
     panel = Panel(
-        heading(part, f"{KINDS[phase]}: what the peak is made of"),
+        heading(part, title),
         height=154 + 27 * len(points),
         left=LEFT,
         right=RIGHT,
         bottom=76,
     )
-    widest = max(sum(max(v, 0) for v in sizes.values()) for _, _, sizes in points) * 1.02
-    for row, (_, _, sizes) in enumerate(points):
+    widest = max(sum(max(v, 0) for v in sizes.values()) for _, sizes in points) * 1.02
+    for row, (_, sizes) in enumerate(points):
         _bar(panel.axes, row, sizes, widest)
-    _bar_axes(panel.axes, [f"B={b}, {tokens_text(c)}" for c, b, _ in points], widest)
+    _bar_axes(panel.axes, [label for label, _ in points], widest)
     _segments_key(panel)
     return panel.finished(
-        f"{part.name}.{phase}.breakdown",
+        name,
         "; ".join(
-            f"batch {b}, {c:,} tokens: {sum(sizes.values()) / GB:,.1f} GB, of them "
+            f"{label} tokens: {sum(sizes.values()) / GB:,.1f} GB, of them "
             + ", ".join(f"{size / GB:,.1f} {name}" for name, size in sizes.items())
-            for c, b, sizes in points
+            for label, sizes in points
         )
         + ".",
-        f"Bytes alive at the peak, from {part.campaign.results.path.name}: cache and states as read off the live "
-        "tensors, the transient is what is alive beside them. The table below has every byte.",
+        f"Requested bytes alive at the peak, {part.kind.word}: cache and states as read off the live tensors; the "
+        "transient is what is alive beside them, and only while it runs.",
     )
 
 

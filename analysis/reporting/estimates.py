@@ -63,7 +63,7 @@ def estimators(part: Part, phase: Phase, batch: int) -> Drawing:
     return panel.finished(
         f"{part.name}.{phase}.estimators-batch{batch}",
         f"Batch {batch}. {'; '.join(told)}.",
-        f"Dots: {part.campaign.results.path.name}"
+        f"Dots: {part.kind.word}"
         + (f"; blue line: {formula.name}. " if formula else ". ")
         + "Other lines: what each estimator answers for the same workload; what it claims to count is in the "
         "scoreboard. accelerate is its estimate for inference. The axis does not start at 0. "

@@ -10,7 +10,6 @@ from vram_ledger.analysis.refereeing.scoreboard import Board
 from vram_ledger.analysis.reporting.axes import GB
 from vram_ledger.analysis.reporting.part import Part
 from vram_ledger.analysis.reporting.peaks import counted
-from vram_ledger.analysis.reporting.residuals import residuals_of
 
 
 def findings(parts: Sequence[Part], board: Board | None) -> list[str]:
@@ -28,11 +27,6 @@ def _of_part(part: Part) -> Iterator[str]:
     yield f"The KV cache takes {token:,} bytes a token, the state of a sequence {state:,} bytes: as much as {cache}."
     if "prefill" in part.phases:
         yield from _of_prefill(part)
-    residuals = [value for phase in part.phases for value in residuals_of(part, phase).values()]
-    if residuals and not any(residuals):
-        yield f"Our formula is exact, to the byte, at all {counted(len(residuals))}."
-    elif residuals:
-        yield f"Our formula is off by {max(map(abs, residuals)):,} bytes at most, over {counted(len(residuals))}."
 
 
 def _of_prefill(part: Part) -> Iterator[str]:

@@ -12,6 +12,7 @@ COLOURS: dict[str, tuple[str, str]] = {
     "muted": ("#57606a", "#9fabb7"),
     "line": ("#d5dbe1", "#323b45"),
     "faint": ("#e9ecf0", "#232b34"),
+    "shade": ("#b8c0c9", "#3d4753"),
     "accent": ("#0a5bb5", "#7cb8ff"),
     "fake": ("#8a3ffc", "#c4a3ff"),
     "emulated": ("#0b6a78", "#5fcfdf"),

@@ -180,13 +180,13 @@ def _formulas(part: Part) -> Iterable[tuple[Phase, Formula]]:
             beside = f" and a workspace of {workspace:,} bytes" if workspace else ""
             yield (
                 phase,
-                Formula(name=f"the derived formula {derived.key}{beside}", peak=_derived_peak(derived, workspace)),
+                Formula(name=f"the formula derived from the program{beside}", peak=_derived_peak(derived, workspace)),
             )
         elif calibration is not None:
             estimator = calibrated(calibration)
             yield (
                 phase,
-                Formula(name=f"the formula fitted in {calibration.name}", peak=lambda w, e=estimator: part.ask(e, w)),  # type: ignore[misc]
+                Formula(name="the fitted formula", peak=lambda w, e=estimator: part.ask(e, w)),  # type: ignore[misc]
             )
 
 

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from vram_ledger.analysis.estimating.breakdown import QUANTITIES, Quantity
 from vram_ledger.analysis.ground.kinds import TYPED_IN
 from vram_ledger.analysis.reporting.axes import (
+    GB,
     KINDS,
     MOST_LINES,
     answers,
@@ -24,6 +25,7 @@ from vram_ledger.analysis.reporting.palette import LIGHT, ramp
 from vram_ledger.analysis.reporting.part import Formula, Part
 from vram_ledger.harness.records import Measured, OutOfMemory, Phase
 
+LARGEST_CARD = 320 * GB  # where the axis ends, so that what cards have fills the picture
 COUNTER_LINES = (("blue", "-"), ("green", "--"), ("gold", "-."), ("purple", (0, (1, 1.2))), ("orange", "--"))
 
 
@@ -34,12 +36,13 @@ def peaks(part: Part, phase: Phase) -> Drawing:
     sizes = [m.warm.requested_bytes for m in points.values()]
     refused = part.out_of_memory(phase)
     tops = [*sizes, part.campaign.gpu_bytes or 0, *(reached(o) or 0 for o in refused.values())]
-    low, high = min(sizes) * 0.85, max(tops) * 1.25
+    low, high = min(sizes) * 0.85, min(max(tops) * 1.25, max(LARGEST_CARD, min(sizes) * 2))
     bytes_axis(panel.axes, low, high, log=True)
     context_axis(panel.axes, part.contexts(phase))
     ends = []
     for i, batch in enumerate(batches):
-        colour, own = ramp(i, len(batches)), [(c, m.warm.requested_bytes) for (c, b), m in points.items() if b == batch]
+        colour = ramp(i, len(batches))
+        own = [(c, s) for (c, b), m in points.items() if b == batch and (s := m.warm.requested_bytes) <= high]
         end = _line(panel.axes, part, phase, batch, colour, high)
         _dots(panel.axes, part, own, colour)
         _crosses(panel.axes, part, [(c, o) for (c, b), o in refused.items() if b == batch], colour, high)
@@ -49,7 +52,7 @@ def peaks(part: Part, phase: Phase) -> Drawing:
     card = card_line(panel.axes, part, low, high)
     panel.label_ends([*ends, *card])
     return panel.finished(
-        f"{part.name}.{phase}.peaks", _description(part, phase), _caption(part, phase) + card_caption(part, card)
+        f"{part.name}.{phase}.peaks", _description(part, phase), _caption(part, phase, high) + card_caption(part, card)
     )
 
 
@@ -112,16 +115,18 @@ def counted(number: int, what: str = "point") -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _caption(part: Part, phase: Phase) -> str:
+def _caption(part: Part, phase: Phase, high: float) -> str:
     formula, batches = part.formulas.get(phase), part.batches(phase)
     sizes = [m.warm.requested_bytes for m in part.points(phase).values()]
     refused = part.out_of_memory(phase).values()
     lost = sum(w.phase == phase for w in part.invented)
     beyond, silent = sum(not part.fits(size) for size in sizes), any(reached(o) is None for o in refused)
+    above = sum(size > high for size in sizes)
     sentences = [
-        f"Dots: requested bytes at the peak, from {part.campaign.results.path.name}.",
+        f"Dots: requested bytes at the peak, {part.kind.word}.",
         _lines(formula),
         f"Hollow: more than the card's memory ({beyond} of {len(sizes)})." if beyond else "",
+        f"Above the axis, in the table only: {above} of {len(sizes)}." if above else "",
         f"Crosses: out of memory ({len(refused)}), at what was held and asked for"
         f"{', or at the card’s memory where that is not known' if silent else ''}."
         if refused
@@ -162,10 +167,9 @@ def counters(part: Part, phase: Phase) -> Drawing | None:
     return panel.finished(
         f"{part.name}.{phase}.counters",
         f"Batch {batch}. {'; '.join(told)}.",
-        f"Batch {batch}, the second call of each shape, from {part.campaign.results.path.name}: what the program "
-        "asked for, and what the allocator, the process and the whole card had at their highest. The axis does not "
-        "start at 0; the first calls are in the table of all points."
-        + (f" *{TYPED_IN}." if set(known) & set(part.kind.typed_in) else ""),
+        f"Batch {batch}, the second call of each shape: what the program asked for, and what the allocator, the "
+        "process and the whole card had at their highest. The axis does not start at 0; the first calls are in the "
+        "table of all points." + (f" *{TYPED_IN}." if set(known) & set(part.kind.typed_in) else ""),
     )
 
 

@@ -14,21 +14,15 @@ from vram_ledger.analysis.estimating.breakdown import Estimator, EstimatorError
 from vram_ledger.analysis.estimators.catalogue import ESTIMATORS
 from vram_ledger.analysis.evidence.lines import MixedError
 from vram_ledger.analysis.ground.files import put
-from vram_ledger.analysis.ground.kinds import REPLAYED, kind_of, predicted_banner
+from vram_ledger.analysis.ground.kinds import MEASURED, kind_of, predicted_banner
+from vram_ledger.analysis.judging.campaign import model_of
 from vram_ledger.analysis.predicting.capacity import Frontier
 from vram_ledger.analysis.refereeing.campaign import Campaign, stored_campaign
 from vram_ledger.analysis.refereeing.scoreboard import Board, assumptions, scoreboard
 from vram_ledger.analysis.refereeing.validation import title
 from vram_ledger.analysis.reporting import sections, tabular
-from vram_ledger.analysis.reporting.bars import breakdown
-from vram_ledger.analysis.reporting.capacity import (
-    by_kind,
-    frontier_figure,
-    frontier_heading,
-    holds_anything,
-    predicted_role,
-    words_of,
-)
+from vram_ledger.analysis.reporting.bars import breakdown, made_of
+from vram_ledger.analysis.reporting.capacity import predicted_role, rooms, words_of
 from vram_ledger.analysis.reporting.drawing import Drawing, styled
 from vram_ledger.analysis.reporting.estimates import estimator_batches, estimators
 from vram_ledger.analysis.reporting.findings import findings
@@ -36,20 +30,11 @@ from vram_ledger.analysis.reporting.palette import properties
 from vram_ledger.analysis.reporting.part import Part, chosen, parts_of
 from vram_ledger.analysis.reporting.peaks import counters, peaks
 from vram_ledger.analysis.reporting.residuals import residual_map
-from vram_ledger.analysis.reporting.svg import MARK, inline, plain
+from vram_ledger.analysis.reporting.svg import MARK, inline, own_id, plain
 from vram_ledger.harness.records import Phase
+from vram_ledger.home import own_version
 
-FITS = 5_000  # fits times lines that the held-out row may take: about a second
-HELD_OUT = "ours-held-out"
-CONTENTS = (
-    ("peaks", "Peak against context"),
-    ("breakdown", "What the peak is made of"),
-    ("residuals", "Residual map"),
-    ("frontier", "What fits which GPU"),
-    ("drift", "Drift"),
-    ("scoreboard", "Scoreboard"),
-    ("environment", "Environment"),
-)
+MINIATURES = ("counterfactual-", "-mini", "-nano")  # in the names of models that nobody owns
 FrontiersOf = Callable[[Part], Sequence[Frontier]]
 
 
@@ -70,10 +55,22 @@ def build(files: Sequence[Path], frontiers_of: FrontiersOf = no_frontiers) -> Re
     """The report on these results files. frontiers_of: what fits which GPU, of a configuration."""
     campaigns = [(campaign, parts_of(campaign)) for campaign in map(stored_campaign, files)]
     _distinct(part for _, parts in campaigns for part in parts)
+    grouped: dict[str, list[tuple[Campaign, tuple[Part, ...]]]] = {}
+    for own in campaigns:
+        grouped.setdefault(model_of(own[0].results), []).append(own)
+    owned = [model for model in grouped if not _miniature(model)]
     with styled():
-        chapters = [_chapter(campaign, parts, frontiers_of) for campaign, parts in campaigns]
-    drawings = tuple(d for chapter in chapters for part in chapter["parts"] for group in part["groups"] for d in group)
-    return Report(html=_page(chapters), drawings=drawings)
+        models = [
+            _model(model, grouped[model], frontiers_of, shown=model in owned or not owned)
+            for model in sorted(grouped, key=_miniature)
+        ]
+        picture = next((d for m in models for p in m["campaigns"][0]["parts"] if (d := made_of(p["part"]))), None)
+    drawings = [d for m in models for c in m["campaigns"] for p in c["parts"] for group in p["groups"] for d in group]
+    return Report(html=_page(models, picture), drawings=(*([picture] if picture else ()), *drawings))
+
+
+def _miniature(model: str) -> bool:
+    return any(mark in model for mark in MINIATURES)
 
 
 def write(report: Report, folder: Path) -> Iterator[Path]:
@@ -102,12 +99,8 @@ def _board(campaign: Campaign) -> tuple[Board | None, str]:
         return None, ""
     silent = [name for name, estimator in ESTIMATORS.items() if not _answers(estimator, campaign)]
     notes = [f"{' and '.join(silent)} can’t tell for this model."] if silent else []
-    contexts = len({p.request.context_tokens for p in campaign.points})
-    slow = campaign.calibration is not None and contexts * len(campaign.results.measurements) > FITS
-    board = scoreboard(campaign, (*silent, *((HELD_OUT,) if slow else ())))
-    notes += [f"{name} is left out: {why}." for name, why in board.silent.items()]
-    notes += [f"{HELD_OUT} is left out: it would take {contexts:,} fits."] if slow else []
-    return board, " ".join(notes)
+    board = scoreboard(campaign, (*silent, "ours-held-out"))
+    return board, " ".join([*notes, *(f"{name} is left out: {why}." for name, why in board.silent.items())])
 
 
 def _answers(estimator: Estimator, campaign: Campaign) -> bool:
@@ -119,37 +112,43 @@ def _answers(estimator: Estimator, campaign: Campaign) -> bool:
     return True
 
 
-def _chapter(campaign: Campaign, parts: Sequence[Part], frontiers_of: FrontiersOf) -> dict[str, Any]:
-    board, note = _board(campaign)
-    frontiers = [frontiers_of(part) for part in parts]
-    written = [_part(part, own) for part, own in zip(parts, frontiers, strict=True)]
-    words = words_of([frontier for own in frontiers for frontier in own])
-    missing = {
-        *(() if any(p["groups"][3] for p in written) else ("frontier",)),
-        *(() if board else ("scoreboard",)),
-        *(() if written else ("peaks", "breakdown", "residuals")),
+def _model(
+    model: str, campaigns: Sequence[tuple[Campaign, Sequence[Part]]], frontiers_of: FrontiersOf, shown: bool
+) -> dict[str, Any]:
+    """A model's chapter: its first campaign and those of real cards with their figures, the others as tables."""
+    first, written = campaigns[0][0], []
+    for campaign, parts in campaigns:
+        full = shown and (campaign is first or kind_of(campaign.results.environment) == MEASURED)
+        written.append(_campaign(campaign, parts, frontiers_of, full))
+    return {
+        "id": f"m-{own_id(model)}",
+        "name": model,
+        "shown": shown,
+        "campaigns": written,
+        "beside": tabular.beside(campaigns, [own["summary"] for own in written]),
     }
+
+
+def _campaign(campaign: Campaign, parts: Sequence[Part], frontiers_of: FrontiersOf, full: bool) -> dict[str, Any]:
+    board, note = _board(campaign) if full else (None, "")
+    written = [_part(part, frontiers_of(part) if full else (), full) for part in parts]
     return {
         "id": f"c-{campaign.results.environment.fingerprint()}",
-        "contents": [(name, text) for name, text in CONTENTS if name not in missing],
+        "full": full,
         "kind": kind_of(campaign.results.environment),
-        "predicted": predicted_banner(words),
-        "predicted_role": predicted_role(words),
         "subject": title(campaign),
-        "findings": findings(parts, board),
+        "findings": findings(parts, board) if full else [],
         "parts": written,
         "board": tabular.board_tables(board) if board else [],
-        "board_medians": tabular.median_tables(board) if board else [],
         "board_assumptions": list(assumptions(board)) if board else [],
         "board_note": note,
         **sections.campaign_facts(campaign, parts),
     }
 
 
-def _part(part: Part, frontiers: Sequence[Frontier]) -> dict[str, Any]:
+def _part(part: Part, frontiers: Sequence[Frontier], full: bool) -> dict[str, Any]:
     """Everything of one configuration: groups of figures in the order of the page, then its tables."""
-    phases = part.phases
-    maps = [residual_map(part, phase, name) for name in ("", "fitmygpu") for phase in phases]
+    phases = part.phases if full else ()
     groups = [
         [
             *(peaks(part, phase) for phase in phases),
@@ -157,10 +156,17 @@ def _part(part: Part, frontiers: Sequence[Frontier]) -> dict[str, Any]:
             *(estimators(part, phase, b) for i in (0, 1) for phase in phases for b in _nth(part, phase, i)),
         ],
         [breakdown(part, phase) for phase in phases if chosen(part, phase)],
-        [drawing for drawing in maps if drawing],
-        _frontiers(part, frontiers),
     ]
-    return {"groups": groups, **sections.part_tables(part, frontiers)}
+    words = words_of(frontiers)
+    return {
+        "part": part,
+        "groups": groups,
+        "maps": [own for name in ("", "fitmygpu") for phase in phases if (own := residual_map(part, phase, name))],
+        "rooms": rooms(frontiers),
+        "predicted": predicted_banner(words),
+        "predicted_role": predicted_role(words),
+        **sections.part_tables(part, frontiers),
+    }
 
 
 def _nth(part: Part, phase: Phase, number: int) -> tuple[int, ...]:
@@ -168,32 +174,7 @@ def _nth(part: Part, phase: Phase, number: int) -> tuple[int, ...]:
     return estimator_batches(part, phase)[number : number + 1]
 
 
-def _frontiers(part: Part, frontiers: Sequence[Frontier]) -> list[Drawing]:
-    caption = (
-        "Solid line: fits. Band: within the margin: what the allocator adds is known in an interval, at most 1 GiB is "
-        "assumed beside it, and a card has what one of its label reported, else its nominal memory or up to a tenth "
-        "less. Nothing longer than 262,144 tokens was tried. One card of each size; those that hold the same are one "
-        "line, and the table names them. make capacity answers for every card of configs/gpus.toml."
-    )
-    drawings = []
-    for (phase, chunk), own in by_kind(frontiers).items():
-        if any(map(holds_anything, own)):
-            heading = frontier_heading(part.model, own)
-            others = set(words_of(own)) - {REPLAYED.word}
-            counted = " What was measured or emulated on a card stands there instead." if others else ""
-            name = f"{part.name}.{phase}{f'-chunk{chunk}' if chunk else ''}.frontier"
-            drawings.append(frontier_figure(name, heading, own, f"{caption}{counted}{_set_aside(phase, chunk)}"))
-    return drawings
-
-
-def _set_aside(phase: Phase, chunk_tokens: int) -> str:
-    """What a frontier of that kind leaves out, in words."""
-    if phase == "decode":
-        return " Set aside: shapes at which the old cache may stay pinned; `make predict` names them."
-    return " Beyond one chunk, contexts are whole chunks." if chunk_tokens else ""
-
-
-def _page(chapters: Sequence[dict[str, Any]]) -> str:
+def _page(models: Sequence[dict[str, Any]], picture: Drawing | None) -> str:
     templates = Templates(
         loader=PackageLoader("vram_ledger.analysis.reporting", "."),
         autoescape=True,
@@ -205,10 +186,19 @@ def _page(chapters: Sequence[dict[str, Any]]) -> str:
     )
     templates.filters["inline"] = _inlined
     templates.filters["breakable"] = lambda cell: Markup(".<wbr>").join(map(escape, plain(cell).split(".")))
+    campaigns = [c for m in models for c in m["campaigns"]]
+    firsts = [(model["name"], part) for model in models for part in model["campaigns"][0]["parts"][:1]]
+    answered = [(name, part) for name, part in firsts if part["rooms"]]
     return templates.get_template("report.html.j2").render(
-        chapters=chapters,
-        predicted=any(p["groups"][3] for c in chapters for p in c["parts"]),
-        kinds={c["kind"].word: c["kind"] for c in chapters if c["kind"].banner}.values(),
+        models=models,
+        picture=picture,
+        answer=answered[0] if answered else None,
+        matrix=tabular.matrix(answered[0][1]["rooms"]) if answered else None,
+        lookup=tabular.lookup([(name, part["rooms"]) for name, part in answered]),
+        software=sorted({c["software"] for c in campaigns}),
+        version=own_version(),
+        real=[c for c in campaigns if c["kind"] == MEASURED],
+        kinds={c["kind"].word: c["kind"] for c in campaigns if c["kind"].banner}.values(),
         light=properties(dark=False),
         dark=properties(dark=True),
     )

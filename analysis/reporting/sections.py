@@ -5,9 +5,9 @@ import hashlib
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from vram_ledger.analysis.calibrating.published import coefficients
 from vram_ledger.analysis.derivation.derived_files import variant_of
 from vram_ledger.analysis.derivation.ledger import formula_text
 from vram_ledger.analysis.evidence.tables import (
@@ -22,21 +22,16 @@ from vram_ledger.analysis.judging.campaign import formulas_for, main_campaigns, 
 from vram_ledger.analysis.judging.drift import counting_lines, judge, out_of_memory
 from vram_ledger.analysis.predicting.capacity import Frontier
 from vram_ledger.analysis.refereeing.campaign import Campaign
+from vram_ledger.analysis.reporting.axes import GB
 from vram_ledger.analysis.reporting.capacity import by_kind, kind_text
 from vram_ledger.analysis.reporting.part import SEGMENTS, Part
 from vram_ledger.analysis.reporting.peaks import counted
-from vram_ledger.analysis.reporting.residuals import residuals_of
+from vram_ledger.analysis.reporting.residuals import bytes_text, residuals_of
 from vram_ledger.analysis.reporting.tabular import breakdown_rows, drift_rows, frontier_table, point_table, table
-from vram_ledger.harness.records import Configuration, Environment, Measured
+from vram_ledger.harness.records import Environment, Measured
 from vram_ledger.home import GRIDS, RESULTS
 
 TOLD_APART = ("gpu_uuid", "allocator")  # one is nobody's business, the other is not one line
-TILES = (
-    ("weights", "bytes"),
-    ("KV cache", "bytes a token"),
-    ("recurrent + conv state", "bytes a sequence"),
-    ("activations of a prefill, beside its cache", "bytes a token"),
-)
 
 
 def campaign_facts(campaign: Campaign, parts: Sequence[Part]) -> dict[str, Any]:
@@ -50,9 +45,10 @@ def campaign_facts(campaign: Campaign, parts: Sequence[Part]) -> dict[str, Any]:
         "summary": summary_text(verdicts),
         "decisions": ", ".join(f"{count} {name}" for name, count in sorted(decisions.items())),
         "drift": [
-            {"configuration": configuration_text(c), "table": drift_rows([v for v in verdicts if v.configuration == c])}
-            for c in _configurations(verdicts)
+            {"configuration": configuration_text(c), **split_verdicts([v for v in verdicts if v.configuration == c])}
+            for c in dict.fromkeys(v.configuration for v in verdicts)
         ],
+        "software": software_text(results.environment),
         "out_of_memory": [*out_of_memory_lines(refused), *invented_lines(counting_lines(results))],
         "calibration": campaign.calibration.origin if campaign.calibration else "",
         "derived": [formula.origin for part in parts for formula in part.derived],
@@ -84,8 +80,25 @@ def points_text(campaign: Campaign, refused: int) -> str:
     )
 
 
-def _configurations(verdicts: Sequence[Verdict]) -> list[Configuration]:
-    return list(dict.fromkeys(v.configuration for v in verdicts))
+def split_verdicts(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Verdicts that a reader must see, and those that agree, which fold away."""
+    rows = drift_rows(verdicts)
+    at = rows.header.index("verdict")
+    agreeing = tuple(row for row in rows.rows if row[at] == "EQUIVALENT")
+    others = tuple(row for row in rows.rows if row[at] != "EQUIVALENT")
+    return {"table": replace(rows, rows=others), "agreeing": replace(rows, rows=agreeing)}
+
+
+def software_text(environment: Environment) -> str:
+    """What dates the numbers, since the lines themselves have no date: the software that ran."""
+    ran = {"torch": environment.torch, "transformers": environment.transformers, "fla": environment.fla}
+    return ", ".join(f"{name} {version}" for name, version in ran.items() if version)
+
+
+def exact_text(part: Part) -> str:
+    """Where the formula meets every point to the byte: that it does; "" where it does not, or there is none."""
+    found = [value for phase in part.phases for value in residuals_of(part, phase).values()]
+    return "" if not found or any(found) else f"All {len(found):,} residuals of our formula are {bytes_text(0)}."
 
 
 def source_text(campaign: Campaign) -> str:
@@ -95,29 +108,18 @@ def source_text(campaign: Campaign) -> str:
 
 
 def part_tables(part: Part, frontiers: Sequence[Frontier]) -> dict[str, Any]:
-    """What the page says of one configuration beside its figures."""
+    """What the page says of one configuration beside its figures; cards that were asked at one batch are above."""
+    kinds = by_kind([own for own in frontiers if len(own.contexts) > 1])
     return {
         "configuration": configuration_text(part.configuration),
-        "tiles": tiles(part),
+        "exact": exact_text(part),
+        "resident": f"{next(iter(part.ran.values())).baseline_bytes / GB:,.1f} GB",
         "forms": [(f.phase, f.name, "\n".join(formula_text(f))) for f in part.derived],
         "breakdown": table(("phase, shape", *SEGMENTS, "peak, bytes"), breakdown_rows(part)),
         "all_points": point_table(part),
         "count_text": f"All {counted(len(part.ran) + len(part.refused) + len(part.invented))}",
-        "frontiers": [(kind_text(*kind), *frontier_table(own)) for kind, own in by_kind(frontiers).items()],
+        "frontiers": [(kind_text(*kind), *frontier_table(own)) for kind, own in kinds.items()],
     }
-
-
-def tiles(part: Part) -> list[tuple[str, str, str]]:
-    """The coefficients in short, (what, value, unit): from the calibration, nothing if there is none."""
-    calibration = part.campaign.calibration
-    own = dict(coefficients(calibration)).get(part.configuration) if calibration else None
-    if own is None:
-        return []
-    found = [(name, value, unit) for (name, unit), value in zip(TILES, own, strict=True)]
-    residuals = [abs(value) for phase in part.phases for value in residuals_of(part, phase).values()]
-    if residuals:
-        found.append(("farthest from the formula", f"{max(residuals):,}", f"bytes, over {counted(len(residuals))}"))
-    return found
 
 
 def environment_rows(environment: Environment) -> list[tuple[str, str]]:

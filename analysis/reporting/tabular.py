@@ -7,19 +7,28 @@ from dataclasses import dataclass
 from vram_ledger.analysis.estimating.breakdown import QUANTITIES
 from vram_ledger.analysis.evidence.tables import evidence, number, section_labels
 from vram_ledger.analysis.evidence.verdict import Verdict
+from vram_ledger.analysis.ground.cards import Card, read_cards
+from vram_ledger.analysis.ground.kinds import kind_of
 from vram_ledger.analysis.ground.markdown import gb, percent
+from vram_ledger.analysis.judging.drift import out_of_memory
 from vram_ledger.analysis.predicting.capacity import Frontier
+from vram_ledger.analysis.refereeing.campaign import Campaign
 from vram_ledger.analysis.refereeing.score import score
-from vram_ledger.analysis.refereeing.scoreboard import BIAS_HEADER, RANKING_HEADER, SHOWN_TERMS, Board, median_table
-from vram_ledger.analysis.reporting.capacity import holds_anything, most_room_first
+from vram_ledger.analysis.refereeing.scoreboard import BIAS_HEADER, RANKING_HEADER, SHOWN_TERMS, Board
+from vram_ledger.analysis.reporting.axes import tokens_text
+from vram_ledger.analysis.reporting.capacity import ASKED_TOKENS, CARDS, Room, holds_anything, most_room_first
 from vram_ledger.analysis.reporting.part import SEGMENTS, Part, chosen, ledger
-from vram_ledger.analysis.reporting.residuals import bytes_text, residual
-from vram_ledger.harness.records import PHASES, Measured, Phase
+from vram_ledger.analysis.reporting.residuals import bytes_text, residual, residuals_of
+from vram_ledger.harness.records import Measured, Phase
+from vram_ledger.home import GPUS
 
 DRIFT_HEADER = (
     "term", "verdict", "where", "cause", "unit", "expected", "fitted", "evidence", "expected − fitted, bytes",
 )  # fmt: skip
 POINT_HEADER = ("phase", "batch", "context", "requested", "formula", "formula − requested")
+BESIDE_HEADER = (
+    "card", "points were", "ran", "out of memory", "formula exact at", "farthest off, bytes", "the gate says",
+)  # fmt: skip
 LAST_HEADER = "running at the peak"
 
 
@@ -86,14 +95,6 @@ def board_tables(board: Board) -> list[tuple[str, Table]]:
     return [
         ("Error of the total, best first", table(RANKING_HEADER, _ranking_rows(board), words=3, notes=1)),
         ("Bias by term, GB (predicted − counted)", table(BIAS_HEADER, _bias_rows(board))),
-    ]
-
-
-def median_tables(board: Board) -> list[tuple[str, Table]]:
-    """The median errors of every phase by context."""
-    found = [(phase, *median_table(board, phase)) for phase in PHASES]
-    return [
-        (f"Median error of the total by context, {phase}, GB", table(header, rows)) for phase, header, rows in found
     ]
 
 
@@ -178,6 +179,45 @@ def _counter(outcome: Measured, call: str, quantity: str) -> int | None:
 
 def _running(outcome: Measured) -> str:
     return " · ".join(text for text in (outcome.site.stage, outcome.site.op, outcome.site.source) if text)
+
+
+def matrix(found: Sequence[Room]) -> Table:
+    """Yes or no: a row a card that people have, the smallest first, a column a context."""
+    cards = read_cards(GPUS)
+    rows = [(_card(r.gpu, cards), *map(r.answer, ASKED_TOKENS)) for r in found if r.gpu in CARDS]
+    rows.sort(key=lambda row: CARDS.index(row[0].partition(" ")[0]))
+    return table(("card · GiB", *map(tokens_text, ASKED_TOKENS)), rows)
+
+
+def _card(label: str, cards: dict[str, Card]) -> str:
+    """A card and the GiB that it reports."""
+    return f"{label} · {cards[label].most_bytes / 2**30:.0f}" if label in cards else label
+
+
+def lookup(models: Sequence[tuple[str, Sequence[Room]]]) -> Table:
+    """The longest context of one sequence on every card, by name: single shot and, where that is longer, in chunks."""
+    ends = {(room.gpu, name): _ends(room) for name, own in models for room in own}
+    names, cards = [name for name, _ in models], read_cards(GPUS)
+    rows = [(_card(gpu, cards), *(ends.get((gpu, n), "–") for n in names)) for gpu in sorted({gpu for gpu, _ in ends})]
+    return table(("card · GiB", *names), rows, notes=len(names))
+
+
+def _ends(room: Room) -> str:
+    if not room.chunks.possible:
+        return "nothing"
+    return room.whole.text if room.whole == room.chunks else f"{room.whole.text}; in chunks {room.chunks.text}"
+
+
+def beside(campaigns: Sequence[tuple[Campaign, Sequence[Part]]], verdicts: Sequence[str]) -> Table:
+    """A model's campaigns side by side: a row a card."""
+    rows = []
+    for (campaign, parts), verdict in zip(campaigns, verdicts, strict=True):
+        refused = len(out_of_memory(campaign.results))
+        found = [v for part in parts for phase in part.phases for v in residuals_of(part, phase).values()]
+        worst = f"{max(map(abs, found)):,}" if found else "–"
+        counts = (f"{sum(len(part.ran) for part in parts):,}", f"{refused:,}", f"{found.count(0):,}", worst)
+        rows.append((campaign.results.environment.card, kind_of(campaign.results.environment).word, *counts, verdict))
+    return table(BESIDE_HEADER, rows, words=2, notes=1)
 
 
 def frontier_table(frontiers: Sequence[Frontier]) -> tuple[Table, str]:
