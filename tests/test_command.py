@@ -15,8 +15,7 @@ from tests.conftest import ROOT
 from tests.refereed import FIRST_REQUEST, campaign, run
 from vram_ledger.analysis.estimating.breakdown import EstimatorError, checked
 from vram_ledger.analysis.estimating.command import running
-from vram_ledger.analysis.estimators import kvanta
-from vram_ledger.analysis.refereeing.referee import score_all, scored
+from vram_ledger.analysis.refereeing.referee import score_all
 
 GOOD = {"predicts": "allocated", "weights_bytes": 54_000_000_000, "total_bytes": 55_000_000_000}
 
@@ -81,7 +80,7 @@ def test_a_second_line_for_one_request_is_not_taken_for_the_next_answer() -> Non
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("fitmygpuu", "is no estimator: give path/file.py:function"),
+        ("fitmygpuu", "is no estimator; near: fitmygpu"),
         ("", "is no estimator"),
         ("'unbalanced", "not a command for a shell"),
         ("./no-such-program --now", "./no-such-program: can't be started (No such file or directory)"),
@@ -130,20 +129,33 @@ def test_a_terminated_validation_takes_its_command_with_it(tmp_path: Path) -> No
 
 
 FUNCTION = """
-from vram_ledger.analysis.estimators.kvanta import estimate as kvanta
+import dataclasses
 
 
 def estimate(request):
     print("a word for whoever reads along")
-    return kvanta(request)
+    return {"predicts": "allocated", "weights_bytes": 54e9, "total_bytes": 55e9 + request["batch"] + request.batch}
 
 
-def as_dict(request):
-    return {"predicts": "allocated", "weights_bytes": 54e9, "total_bytes": 55e9 + request.batch}
+def same(request):
+    assert request["shapes"]["n_full"] == request.shapes.n_full and request["phase"] == request.phase
+    return {"predicts": "allocated", "weights_bytes": request.checkpoint_bytes, "total_bytes": 60e9}
 
 
 def broken(request):
     return request.shapes.n_fall
+
+
+def lacking(request):
+    return request["shape"]
+
+
+def decode_only(request):
+    return None if request.phase == "prefill" else estimate(request)
+
+
+def nothing(request):
+    return None
 """
 
 
@@ -154,18 +166,106 @@ def functions(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_python_function_is_scored_as_the_module_that_it_calls(functions: Path) -> None:
-    theirs = score_all(f"{functions}:estimate", [campaign()])[0]
-    assert scored("kvanta", kvanta.estimate, campaign()).errors == theirs.errors
+def test_a_python_function_gets_the_request_as_a_dict_and_by_attribute(functions: Path) -> None:
+    found = score_all(f"{functions}:estimate", [campaign()]).scored[0]
+    assert {55_000_000_000 + 2 * e.request.batch for e in found.totals} == {e.predicted_bytes for e in found.totals}
 
 
-def test_a_python_function_may_return_a_dict(functions: Path) -> None:
-    assert 55_000_000_001 == score_all(f"{functions}:as_dict", [campaign()])[0].totals[0].predicted_bytes
+def test_a_python_function_gets_what_a_command_gets(functions: Path) -> None:
+    found = score_all(f"{functions}:same", [campaign()]).scored[0]
+    assert {55_562_872_800} == {e.predicted_bytes for e in found.errors if e.term == "weights"}
 
 
-def test_a_python_function_that_raises_is_a_clear_error(functions: Path) -> None:
-    result = run(f"{functions}:broken")
-    assert (2, True) == (result.exit_code, FIRST_REQUEST in result.stderr and "no attribute 'n_fall'" in result.stderr)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("broken", "no 'n_fall' here; near: n_full"), ("lacking", "no 'shape' here; near: shapes")],
+)
+def test_a_python_function_that_raises_is_a_clear_error_that_calls_it_so(functions: Path, name: str, said: str) -> None:
+    result = run(f"{functions}:{name}")
+    assert (2, True) == (result.exit_code, FIRST_REQUEST in result.stderr)
+    assert f"the function {name} of {functions} exited with 1" in result.stderr
+    assert said in result.stderr
+
+
+def test_points_that_are_declined_are_counted_and_the_rest_is_scored(functions: Path) -> None:
+    result = run(f"{functions}:decode_only")
+    assert 0 == result.exit_code
+    assert "It declined 28 of 60 points, and is held against the rest." in result.stdout
+
+
+def test_an_estimator_that_declines_everything_is_no_success(functions: Path) -> None:
+    result = run(f"{functions}:nothing")
+    assert (2, True) == (result.exit_code, "declined all 60 points of qwen3.5-27b" in result.stderr)
+
+
+@pytest.mark.parametrize(
+    "name", ["my calc.py", "it's.py", 'q"q.py', "новый.py", "a\nb.py", "a;b.py", "$(x).py", "*.py"]
+)
+def test_a_path_that_is_there_is_that_path_however_it_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(FUNCTION, encoding="utf-8")
+    assert 0 == run(f"{tmp_path / name}:estimate").exit_code
+
+
+def test_a_program_whose_name_has_a_space_is_run(tmp_path: Path) -> None:
+    path = tmp_path / "my calculator"
+    answer = f"import sys\nfor _ in sys.stdin: print({json.dumps(GOOD)!r}, flush=True)\n"
+    path.write_text(f"#!{sys.executable}\n{answer}", encoding="utf-8")
+    path.chmod(0o755)
+    assert 0 == run(path).exit_code
+
+
+def test_a_flood_on_stderr_is_ended_and_its_last_words_are_kept() -> None:
+    began = time.monotonic()
+    result = run(python("import sys\nwhile True: sys.stderr.write('y' * 79 + chr(10))"))
+    assert (2, True) == (result.exit_code, "wrote more than 67,108,864 B to stderr" in result.stderr)
+    assert len(result.stderr) < 2000
+    assert time.monotonic() - began < 25
+
+
+def test_a_child_in_a_session_of_its_own_does_not_outlive_the_validation(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    program = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(987)'], start_new_session=True)\n"
+        f"open({str(note)!r}, 'w').write(str(child.pid))\n"
+        f"for _ in sys.stdin: print({json.dumps(GOOD)!r}, flush=True)"
+    )
+    assert 0 == run(python(program)).exit_code
+    assert ended(int(note.read_text()))
+
+
+def test_a_command_that_ends_while_a_child_holds_its_stdout_is_noticed_at_once() -> None:
+    program = (
+        "import subprocess, sys\n"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(30)'])\n"
+        f"input(); print({json.dumps(GOOD)!r}, flush=True)"
+    )
+    began = time.monotonic()
+    result = run(python(program))
+    assert (2, True) == (result.exit_code, "the command exited with 0 without an answer" in result.stderr)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[" * 100_000 + "]" * 100_000,
+        '{"a":' * 100_000,
+        '{"total_bytes": ' + "9" * 10_000 + "}",
+        "NaN",
+        '"x"',
+        "{",
+        "\x00",
+    ],
+    ids=["nested lists", "nested objects", "digits", "NaN", "string", "cut", "NUL"],
+)
+def test_an_answer_that_is_none_is_bad_input_in_one_line(answer: str, tmp_path: Path) -> None:
+    (tmp_path / "answer").write_text(answer + "\n", encoding="utf-8")
+    answer_file = str(tmp_path / "answer")
+    program = f"import sys\nfor _ in sys.stdin: sys.stdout.write(open({answer_file!r}).read()); sys.stdout.flush()"
+    result = run(python(program))
+    assert (2, 1) == (result.exit_code, result.stderr.count("\n"))
+    assert len(result.stderr) < 1000
 
 
 def test_a_python_file_without_the_function_is_a_clear_error(functions: Path) -> None:

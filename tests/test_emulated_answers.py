@@ -93,10 +93,11 @@ def without_process(results: ResultsFile, count: int) -> ResultsFile:
 
 def test_an_estimator_is_never_held_against_another_quantity_in_silence(tmp_path: Path) -> None:
     campaign = read_campaign(filed(tmp_path, without_process(emulated(), 3)))
-    (own,) = score_all("fitmygpu", [campaign])
+    scores = score_all("fitmygpu", [campaign])
+    (own,) = scores.scored
     assert ("process", 3, 46) == (own.against, own.left_out, len(own.totals))
     assert "process, context typed in (emulated; unknown at 3 of 49 points)" == own.compared_with
-    assert own.compared_with in "\n".join(validation_markdown([own]))
+    assert own.compared_with in "\n".join(validation_markdown(scores, None, points=True))
 
 
 def test_where_no_point_has_a_quantity_requested_bytes_serve_for_all() -> None:
@@ -112,9 +113,12 @@ def test_the_residual_map_leaves_out_what_is_not_known(tmp_path: Path) -> None:
 
 def test_points_with_invented_reads_are_in_no_score_and_their_number_is_said(tmp_path: Path) -> None:
     campaign = read_campaign(filed(tmp_path, guessing(emulated(), range(1, 4))))
-    (own,) = score_all("kvanta", [campaign])
+    scores = score_all("kvanta", [campaign])
+    (own,) = scores.scored
     assert (46, 3, 0) == (len(own.totals), campaign.invented, campaign.left_out)
-    assert "; 3 more read values that nothing had written, and are left out" in "\n".join(validation_markdown([own]))
+    assert "; 3 more read values that nothing had written, and are left out" in "\n".join(
+        validation_markdown(scores, None, points=True)
+    )
 
 
 def test_the_page_marks_points_with_invented_reads(tmp_path: Path) -> None:

@@ -12,7 +12,12 @@ from vram_ledger.analysis.refereeing.referee import score_all, scored
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no node on this machine")
 def test_the_node_example_answers_as_fitmygpu_does() -> None:
-    theirs = score_all(f"node {ROOT}/examples/calculator.mjs", [campaign()])[0]
+    theirs = score_all(f"node {ROOT}/examples/calculator.mjs", [campaign()]).scored[0]
+    assert scored("fitmygpu", fitmygpu.estimate, campaign()).errors == theirs.errors
+
+
+def test_the_python_example_answers_as_fitmygpu_does() -> None:
+    theirs = score_all(f"{ROOT}/examples/calculator.py:estimate", [campaign()]).scored[0]
     assert scored("fitmygpu", fitmygpu.estimate, campaign()).errors == theirs.errors
 
 

@@ -1,5 +1,6 @@
 """Any estimator is held against measured bytes, by term."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,51 @@ def test_a_tolerance_that_is_none_is_refused(text: str) -> None:
 
 def test_the_report_is_written_as_markdown_too(tmp_path: Path) -> None:
     path = tmp_path / "report.md"
-    result = run("kvanta", "--markdown", path)
+    result = run("kvanta", "--points", "--markdown", path)
     assert result.stdout.startswith(path.read_text(encoding="utf-8"))
+
+
+def test_points_are_printed_only_if_asked_for() -> None:
+    assert len(run("kvanta").stdout.splitlines()) < 40 < len(run("kvanta", "--points").stdout.splitlines())
+
+
+def test_without_tolerance_or_base_nothing_is_called_validated() -> None:
+    done = run("fitmygpu")
+    said = "exit 0: scored, nothing was asked of it; worst -39.2% (qwen3.5-27b, prefill, B=4, L=100,001)"
+    assert (0, said) == (done.exit_code, done.stdout.splitlines()[-1])
+
+
+def test_with_a_tolerance_that_holds_it_is_validated_within_it() -> None:
+    last = run("fitmygpu", "--tolerance", "50%", "--base", "fitmygpu").stdout.splitlines()[-1]
+    assert last.startswith("exit 0: validated, within 50% and no worse than fitmygpu; worst -39.2% ")
+
+
+@pytest.mark.parametrize(("tolerance", "code"), [("", 0), ("1%", 1)])
+def test_json_is_all_that_is_printed(tolerance: str, code: int) -> None:
+    done = run("fitmygpu", "--json", *(["--tolerance", tolerance] if tolerance else []))
+    data = json.loads(done.stdout)
+    assert (code, code, "") == (done.exit_code, data["exit"], done.stderr)
+    (own,) = data["campaigns"]
+    assert ("process", "requested", "replayed") == (own["claims"], own["against"], own["kind"])
+    assert 60 == sum(point["term"] == "total" for point in own["points"])
+
+
+ONE_SEQUENCE = """
+def estimate(request):
+    s = request.shapes
+    conv = s.n_linear * s.conv_channels * s.conv_width * 2
+    matrices = s.n_linear * s.linear_value_heads * s.linear_key_dim * s.linear_value_dim * 4
+    weights = round(54_713_457_120 * 1.02)
+    return {
+        "predicts": "requested", "weights_bytes": weights, "state_bytes": conv + matrices, "total_bytes": 2 * weights
+    }
+"""
+
+
+def test_state_of_one_sequence_and_a_share_on_weights_are_named(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(ONE_SEQUENCE, encoding="utf-8")
+    output = run(f"{tmp_path}/one.py:estimate").stdout
+    assert [True] * 2 == [name in output for name in ("the state of one sequence only", "+2% on all weights")]
 
 
 def test_ours_gives_every_replayed_point_to_the_byte() -> None:

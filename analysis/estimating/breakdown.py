@@ -24,10 +24,15 @@ from vram_ledger.harness.records import Phase, Workload, encode
 Quantity = Literal["requested", "allocated", "reserved", "process", "device"]
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 ROUNDING_BYTES = 16  # parts that were each rounded to whole bytes may add up to a little more than their total
+MOST_BYTES = 10**24  # beyond any memory, and still a number that can be divided
 
 
 class EstimatorError(InputError):
     """An estimator that can't be used, or an answer that is none; the message names the estimator or the request."""
+
+
+class Declined(EstimatorError):
+    """An estimator that has no answer to this request, and says so; it is held against the other points alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,32 +110,39 @@ def added_up(predicts: Quantity, **terms: float) -> Breakdown:
     return Breakdown(predicts=predicts, total_bytes=sum(whole.values()), **whole)
 
 
-def to_request_line(request: Request) -> str:
-    """The request as one line of JSON, newline included; see ``examples/calculator.mjs`` for a reader."""
+def asked_fields(request: Request) -> dict[str, Any]:
+    """The request as every form of estimator gets it; docs/estimators.md says what each field is."""
     shapes, workload = request.shapes, request.workload
-    data = {
+    return {
         "model": request.model,
         "config": request.config,
         "phase": workload.phase,
         "context_tokens": workload.context_tokens,
         "batch": workload.batch,
         "dtype": workload.configuration.dtype,
+        "element_bytes": request.element_bytes,
         "runtime": request.runtime,
         "gpu": {"label": request.gpu_label, "bytes": request.gpu_bytes},
         "configuration": encode(workload.configuration),
-        "shapes": encode(shapes),
+        "shapes": encode(shapes) | {"conv_channels": shapes.conv_channels},
         "parameters": text_parameters(shapes) + mtp_parameters(shapes) + vision_parameters(shapes),
         "checkpoint_bytes": checkpoint_bytes(shapes),
     }
-    return json.dumps(data, separators=(",", ":")) + "\n"
 
 
 def from_answer(answer: str, where: str) -> Breakdown:
-    """The breakdown in one line of JSON; :class:`EstimatorError` starts with ``where``, which names the request."""
+    """The breakdown in one line of JSON; :class:`EstimatorError` starts with ``where``, which names the request.
+
+    :class:`Declined` if the answer is ``null``.
+    """
     try:
         data = json.loads(answer)
     except json.JSONDecodeError as error:
         raise EstimatorError(f"{where}: not JSON ({error.msg} at column {error.colno}): {_short(answer)}") from error
+    except (RecursionError, ValueError) as error:  # too deep, or a number of thousands of digits
+        raise EstimatorError(f"{where}: no JSON of an answer ({error}): {_short(answer)}") from error
+    if data is None:
+        raise Declined(f"{where}: declined")
     if not isinstance(data, dict):
         raise EstimatorError(f"{where}: expected an object of bytes by term, got {_short(answer)}")
     return checked(data, where)
@@ -147,7 +159,7 @@ def checked(data: Mapping[str, Any], where: str) -> Breakdown:
     if unknown := [name for name in given if name not in FIELDS]:
         raise EstimatorError(f"{where}: unknown {', '.join(unknown)}; the fields are {', '.join(FIELDS)}")
     if given["predicts"] not in QUANTITIES:
-        raise EstimatorError(f"{where}: predicts {given['predicts']!r} is not one of {', '.join(QUANTITIES)}")
+        raise EstimatorError(f"{where}: predicts {_short(given['predicts'])} is not one of {', '.join(QUANTITIES)}")
     numbers = {name: _bytes(value, name, where) for name, value in given.items() if name != "predicts"}
     breakdown = Breakdown(predicts=given["predicts"], **numbers)
     if breakdown.state_bytes is not None and {"recurrent_state_bytes", "conv_state_bytes"} & set(numbers):
@@ -162,14 +174,16 @@ def checked(data: Mapping[str, Any], where: str) -> Breakdown:
 
 def _bytes(value: object, name: str, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise EstimatorError(f"{where}: {name} must be a number of bytes, got {value!r}")
-    if not 0 <= value < float("inf"):  # NaN is not in there either
-        raise EstimatorError(f"{where}: {name} must be 0 bytes or more, got {value!r}")
+        raise EstimatorError(f"{where}: {name} must be a number of bytes, got {_short(value)}")
+    if not 0 <= value < MOST_BYTES:  # NaN is not in there either
+        raise EstimatorError(f"{where}: {name} must be 0 bytes or more, got {_short(value)}")
     return round(value)
 
 
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 80 else f"{text[:79]}…")
+def _short(value: object) -> str:
+    """What was given, as it can be quoted in a line."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def asked(

@@ -6,8 +6,8 @@ The library needs torch, so it is asked as a command, :mod:`harness.runtimes.acc
 
 import functools
 
-from vram_ledger.analysis.estimating.breakdown import Breakdown, Estimator, Request, added_up
-from vram_ledger.analysis.estimating.predictions import read_predictions
+from vram_ledger.analysis.estimating.breakdown import Breakdown, Request, added_up
+from vram_ledger.analysis.estimating.predictions import Predictions, read_predictions
 from vram_ledger.home import RESULTS
 
 STORED = RESULTS / "estimates" / "accelerate.csv"
@@ -16,15 +16,15 @@ INFERENCE = 0.20
 
 def estimate(request: Request) -> Breakdown:
     """The memory to load the model."""
-    return _stored()(request)
+    return _stored().estimate(request)
 
 
 def estimate_inference(request: Request) -> Breakdown:
     """The memory to load the model, and the documented 20 % for inference."""
-    weights = _stored()(request).weights_bytes
+    weights = _stored().estimate(request).weights_bytes
     return added_up("allocated", weights=weights, overhead=INFERENCE * weights)
 
 
 @functools.cache
-def _stored() -> Estimator:
+def _stored() -> Predictions:
     return read_predictions(STORED)

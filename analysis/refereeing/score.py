@@ -41,6 +41,11 @@ class Error:
         """Predicted minus counted: positive is too high."""
         return self.predicted_bytes - self.measured_bytes
 
+    @property
+    def share(self) -> float:
+        """The same as a share of what was counted."""
+        return self.bytes / self.measured_bytes if self.measured_bytes else 0.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
@@ -149,7 +154,7 @@ def score(found: Iterable[Error]) -> Score | None:
     if not listed:
         return None
     worst = max(listed, key=lambda e: abs(e.bytes))
-    shares = [abs(e.bytes) / e.measured_bytes if e.measured_bytes else 0.0 for e in listed]
+    shares = [abs(e.share) for e in listed]
     return Score(
         n=len(listed),
         median_bytes=round(statistics.median(abs(e.bytes) for e in listed)),

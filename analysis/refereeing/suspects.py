@@ -34,7 +34,16 @@ def named(found: Sequence[Error]) -> dict[str, str]:
         return {}
     suspects = _suspects(found[0], len({e.request.context_tokens for e in found}))
     names = {term: _names([s for s in suspects if s.term == term], own) for term, own in wrong.items()}
+    if (share := _round_share(wrong.get("weights", []))) and not names["weights"]:
+        names["weights"] = [f"{share:+.0%} on all weights"]
     return {term: " or ".join(listed) for term, listed in names.items() if listed}
+
+
+def _round_share(own: Sequence[Error]) -> float:
+    """The whole percentage by which all are off alike; 0 if there is none."""
+    shares = {round(error.share, 2) for error in own}
+    share = shares.pop() if len(shares) == 1 else 0.0
+    return share if all(_is_close(e, e.measured_bytes * (1 + share)) for e in own) else 0.0
 
 
 def _names(suspects: Sequence[Suspect], own: Sequence[Error]) -> list[str]:
@@ -136,6 +145,17 @@ def _inputs(example: Error) -> list[Suspect]:
             name=f"KV on all {layers} layers instead of {shapes.n_full}, of one sequence only",
             bytes=lambda e: every_layer_kv_bytes(e.request.shapes, e.request.element_bytes) * e.request.context_tokens,
         ),
+        Suspect(
+            term="state",
+            name="the state of one sequence only",
+            bytes=lambda e: recurrent_bytes_per_sequence(shapes) + _conv_bytes(e),
+        ),
+        Suspect(
+            term="recurrent_state",
+            name="the state of one sequence only",
+            bytes=lambda e: recurrent_bytes_per_sequence(shapes),
+        ),
+        Suspect(term="conv_state", name="the state of one sequence only", bytes=_conv_bytes),
         *(
             Suspect(
                 term="kv_cache",

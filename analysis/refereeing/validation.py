@@ -1,5 +1,6 @@
 """The validation of one estimator as Markdown: by term, by workload, what it assumes, and what changed."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 from vram_ledger.analysis.evidence.tables import banner_lines, environment_text
@@ -7,7 +8,7 @@ from vram_ledger.analysis.ground.kinds import REPLAYED, kind_of
 from vram_ledger.analysis.ground.markdown import gb, percent, table
 from vram_ledger.analysis.refereeing.campaign import Campaign
 from vram_ledger.analysis.refereeing.changes import changes
-from vram_ledger.analysis.refereeing.referee import Scored
+from vram_ledger.analysis.refereeing.referee import Scored, Scores
 from vram_ledger.analysis.refereeing.score import TERMS, Error, by_term
 from vram_ledger.analysis.refereeing.suspects import named
 
@@ -15,25 +16,63 @@ TERM_HEADER = ("term", "assumes", "n", "median error, GB", "bias, GB", "worst, G
 POINT_TERMS = ("weights", "kv_cache", "state", "rest", "total")
 
 
-def validation_markdown(found: Sequence[Scored], replaced: Sequence[Scored] = ()) -> Iterator[str]:
-    """The lines of the whole report; ``replaced``: the same campaigns, scored for the version before."""
-    yield f"# {found[0].estimator} against counted bytes"
-    yield from campaign_sections(found)
-    for before, now in zip(replaced, found, strict=False):
-        lines = changes(before.errors, now.errors)
-        yield from ("", f"## Instead of {before.estimator}, on {title(now.campaign)}", "")
-        yield from [f"- {line}" for line in lines] or ["- nothing changed"]
-
-
-def campaign_sections(found: Sequence[Scored]) -> Iterator[str]:
-    """A section for each campaign: how it was compared, the terms, the workloads."""
-    for own in found:
+def validation_markdown(found: Scores, replaced: Scores | None, points: bool) -> Iterator[str]:
+    """The lines of the whole report. ``replaced``: the version before, scored. points: with a row for each workload."""
+    yield f"# {found.scored[0].estimator} against counted bytes"
+    for own in found.scored:
         yield from ("", f"## {title(own.campaign)}", "")
         yield from campaign_lines(own.campaign)
         yield f"{own.estimator} claims the {own.claims} bytes. Compared with: {own.compared_with}."
         if own.against != own.claims:
             yield f"These results have no {own.claims} bytes, so what lies between the two is in the error of the rest."
-        yield from ("", *term_table(own.errors), "", *point_table(own.errors))
+        if own.declined:
+            yield f"It declined {own.declined} of {len(own.campaign.points)} points, and is held against the rest."
+        yield from ("", *term_table(own.errors))
+        if points:
+            yield from ("", *point_table(own.errors))
+    for before, now in pairs(found, replaced):
+        lines = changes(before.errors, now.errors)
+        yield from ("", f"## Instead of {before.estimator}, on {title(now.campaign)}", "")
+        yield from [f"- {line}" for line in lines] or ["- nothing changed"]
+    yield from (f"\nDeclined whole: {why}" for why in found.declined)
+    if found.unused:
+        yield f"\nRows that answered nothing: {', '.join(found.unused)}"
+
+
+def pairs(found: Scores, replaced: Scores | None) -> list[tuple[Scored, Scored]]:
+    """The version before and the one now, for each campaign that both answer."""
+    before = {own.campaign.results.path: own for own in replaced.scored} if replaced else {}
+    known = ((before.get(own.campaign.results.path), own) for own in found.scored)
+    return [(old, now) for old, now in known if old is not None]
+
+
+def plain(found: Scores) -> list[dict[str, object]]:
+    """The scores for programs: an object a campaign, its terms and its points."""
+    return [
+        {
+            "estimator": own.estimator,
+            "model": own.campaign.model,
+            "gpu": own.campaign.results.environment.gpu_label,
+            "kind": kind_of(own.campaign.results.environment).word,
+            "claims": own.claims,
+            "against": own.against,
+            "declined": own.declined,
+            "terms": {term: dataclasses.asdict(score) for term, score in by_term(own.errors).items()},
+            "assumes": named(own.errors),
+            "points": [
+                {
+                    "phase": e.request.workload.phase,
+                    "context_tokens": e.request.context_tokens,
+                    "batch": e.request.batch,
+                    "term": e.term,
+                    "predicted_bytes": e.predicted_bytes,
+                    "counted_bytes": e.measured_bytes,
+                }
+                for e in own.errors
+            ],
+        }
+        for own in found.scored
+    ]
 
 
 def title(campaign: Campaign) -> str:
