@@ -1,5 +1,6 @@
 """The commands about derived formulas: what they print, and their exit codes."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,35 @@ def test_derive_of_a_config_that_is_not_json_is_refused_with_its_line(tmp_path: 
 def test_derive_of_the_torch_reference_is_refused_as_replay_only(tmp_path: Path) -> None:
     result = run("derive", "--model", "qwen3.5-64l-nano", "--variant", "text-reference", "--results", tmp_path)
     assert (1, True) == (result.exit_code, "replay only" in result.stderr)
+
+
+@pytest.mark.parametrize("command", ["derived", "explain"])
+def test_without_a_formula_those_that_there_are_are_listed_above_the_last_line(command: str) -> None:
+    done = run(command)
+    *listed, last = done.stderr.splitlines()
+    assert 2 == done.exit_code
+    assert last.startswith(f"exit 2: bad input: {'FILE' if command == 'derived' else 'FROM'}: is missing")
+    assert any(line.startswith("qwen3.5-27b text prefill 5.23.0 (transformers; torch ") for line in listed)
+
+
+def test_formula_is_known_by_its_words() -> None:
+    by_path = run("derived", file("prefill", "5.23.0"), "--batch", 2, "--context", 4097).stdout
+    by_words = run("derived", "qwen3.5-27b text prefill 5.23.0", "--batch", "2", "--context", "4,097").stdout
+    assert by_path == by_words
+
+
+def test_newest_of_several_versions_is_taken() -> None:
+    found = json.loads(run("derived", "qwen3.5-27b text prefill", "--json").stdout)
+    assert "5.24.0" == found["formula"]["environment"]["transformers"]
+
+
+@pytest.mark.parametrize("text", ["qwen3.5-27b text", "qwen3.5-28b", "prefill", "/nowhere/x.json", "../../etc"])
+def test_words_of_several_formulas_or_of_none_are_refused_with_a_list(text: str) -> None:
+    done = run("derived", text)
+    assert (2, True) == (done.exit_code, len(done.stderr.splitlines()) > 1)
+    assert done.stderr.splitlines()[-1].startswith(f"exit 2: bad input: FILE: {text!r} is ")
+
+
+def test_change_is_told_as_json() -> None:
+    lines = json.loads(run("explain", file("prefill", "5.17.0"), file("prefill", "5.23.0"), "--json").stdout)
+    assert any("change: − 33,024·B·L" in line for line in lines)

@@ -79,5 +79,7 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 def _end(code: int, kind: str, why: str) -> int:
-    print(f"exit {code}: {kind}: {why}", file=sys.stderr)
+    """Prints the reason, last; lines that it has below its first one, such as what there is to choose from, before."""
+    reason, *listed = why.splitlines() or [""]
+    print(*listed, f"exit {code}: {kind}: {reason}", sep="\n", file=sys.stderr)
     return code

@@ -4,6 +4,7 @@ Schema history
     1  the first published layout
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from vram_ledger.analysis.derivation.derived import Derived, derived_key
 from vram_ledger.analysis.ground.files import put, stored, with_rows
 from vram_ledger.errors import InputError
 from vram_ledger.harness.records import Configuration, Phase, encode
+from vram_ledger.home import RESULTS
 
 SCHEMA = 1
 MODEL_CLASSES = {"text": "Qwen3_5ForCausalLM", "default": "Qwen3_5ForConditionalGeneration"}
@@ -88,6 +90,48 @@ def read_derived(path: Path) -> Derived:
     if derived.key != derived_key(derived.environment, derived.configuration, derived.phase, derived.kernels):
         raise DerivedError(f"{path}: the key is not that of the program; was the file edited?")
     return derived
+
+
+def named_formula(text: str, what: str, results: Path = RESULTS) -> Derived:
+    """The formula of a path; or of words, such as "qwen3.5-27b text prefill 5.23.0", the newest that has them all.
+
+    The words are of model, variant, phase, the versions of transformers and torch, the card, and the key in the file's
+    name. :class:`DerivedError` lists what there is where no formula has them or several kinds do; ``what``: the option.
+    """
+    if text and Path(text).is_file():
+        return read_derived(Path(text))
+    words = set(re.split(r"[\s·,]+", text.strip().lower())) - {""}
+    every = [read_derived(path) for path in sorted(results.glob("*/derived/*.json"))]
+    found = [formula for formula in every if words <= _words(formula)] if words else []
+    kinds = {(f.configuration, f.phase, f.environment.gpu_label) for f in found}
+    if len(kinds) == 1:
+        return max(found, key=lambda f: (_version(f.environment.transformers), _version(f.environment.torch)))
+    why = (
+        "is missing"
+        if not text
+        else f"is {text!r}, of which there are several"
+        if found
+        else f"is {text!r}; no file, no such"
+    )
+    listed = "".join(f"\n  {_text(formula)}" for formula in found or every)
+    raise DerivedError(f"{what} {why}; stored formulas, each named by any of its words:{listed}")
+
+
+def _words(formula: Derived) -> set[str]:
+    environment = formula.environment
+    versions = (environment.transformers, environment.torch, environment.torch.partition("+")[0])
+    own = (formula.configuration.model, variant_of(formula.configuration), formula.phase, formula.key)
+    return {*own, *versions, environment.gpu_label, formula.name}
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text))
+
+
+def _text(formula: Derived) -> str:
+    e = formula.environment
+    kind = f"{formula.configuration.model} {variant_of(formula.configuration)} {formula.phase}"
+    return f"{kind} {e.transformers} (transformers; torch {e.torch}, fla {e.fla}) {e.gpu_label} {formula.key}"
 
 
 def stored_formulas(folder: Path, model: str = "") -> tuple[Derived, ...]:

@@ -1,5 +1,6 @@
 """The commands about derived formulas: derive, verify, ledger and explain."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,11 +14,12 @@ from vram_ledger.analysis.derivation.derived import Derived
 from vram_ledger.analysis.derivation.derived_files import (
     configuration_of,
     derived_path,
+    named_formula,
     phases_of,
-    read_derived,
     variant_of,
     write_derived,
 )
+from vram_ledger.analysis.derivation.forms import MOST_BATCH
 from vram_ledger.analysis.derivation.ledger import formula_text, ledger_markdown
 from vram_ledger.analysis.derivation.moves import moves_text
 from vram_ledger.analysis.derivation.replays import model_name, replaying
@@ -26,10 +28,13 @@ from vram_ledger.analysis.formula.shapes import read_shapes
 from vram_ledger.analysis.ground.files import put
 from vram_ledger.analysis.predicting.configs import config_of
 from vram_ledger.analysis.predicting.simulated import write_simulated
-from vram_ledger.harness.records import Configuration, Phase
+from vram_ledger.harness.records import Configuration, Phase, encode
 from vram_ledger.home import RUNS
+from vram_ledger.names import tokens, whole
 
 WORKERS = 2
+FORMULA = 'A stored formula: a path, or words such as "qwen3.5-27b text prefill 5.23.0"'
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 VariantOption = Annotated[
     list[str] | None,
     typer.Option(help='Such as "text", "default-static", "text-chunk2048"; else default and text.'),
@@ -57,17 +62,20 @@ def derive_model(
             return derive(replays, *job), monotonic() - began
 
     with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+        made = []
         for formula, seconds in pool.map(derived, jobs):
-            path = derived_path(results, formula)
-            write_derived(formula, path)
+            made.append(formula)
             logs = sum(r.logs for r in formula.regimes)
-            typer.echo(f"{path.name}: {logs} replays, {seconds:.0f} s")
+            typer.echo(f"{derived_path(results, formula).name}: {logs} replays, {seconds:.0f} s")
             for line in formula_text(formula):
                 typer.echo(f"  {line}")
+    for formula in made:  # all of them or, where one can't be derived or it is interrupted, none
+        write_derived(formula, derived_path(results, formula))
+    typer.echo(f"exit 0: derived, {len(made)} formulas below {results}")
 
 
 def verify_formulas(
-    files: Annotated[list[Path], typer.Argument(help="Derived formulas.", metavar="FILE")],
+    files: Annotated[list[str], typer.Argument(help=f"{FORMULA}; several.", metavar="FILE")],
     model: Annotated[str, typer.Option(help="Path of the config.json, if it is not in configs/models.")] = "",
     fake: FakeOption = "h200",
     shapes: Annotated[int, typer.Option(help="Random shapes to replay.")] = 200,
@@ -75,11 +83,11 @@ def verify_formulas(
     most_context: Annotated[int, typer.Option(help="Longest context.")] = 262_144,
     least_context: Annotated[int, typer.Option(help="Shortest context.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the shapes.")] = 1,
+    results: ResultsOption = RUNS,
 ) -> None:
-    """Replay random shapes and hold each formula against them, to the byte; writes checks/<formula> beside it."""
+    """Replay random shapes and hold each formula against them, to the byte; stores what was compared."""
     worst = 0
-    for path in files:
-        formula = read_derived(path)
+    for formula in [named_formula(file, "FILE") for file in files]:
         chosen = random_shapes(shapes, most_batch, most_context, seed, least_context)
         configuration = formula.configuration
         with replaying(model or configuration.model, fake, configuration.model_class) as replays:
@@ -89,29 +97,44 @@ def verify_formulas(
             )
             rows = [compared(formula, program, shape) for shape in chosen]
         wrong = max(max(abs(r["peak_difference"]), abs(r["held_difference"])) for r in rows)
+        path = derived_path(results, formula)
         put(path.parent / "checks" / path.name, check_text(formula, rows, seed, wrong))
         typer.echo(f"{path.name}: {len(rows)} shapes, largest difference {wrong:,} B")
         worst = max(worst, wrong)
+    typer.echo(
+        f"exit {1 if worst else 0}: {'off by up to' if worst else 'all'} {worst:,} B" if worst else "exit 0: equal"
+    )
     raise typer.Exit(1 if worst else 0)
 
 
 def print_ledger(
-    file: Annotated[Path, typer.Argument(help="A derived formula.", metavar="FILE")],
-    batch: Annotated[int, typer.Option(help="Sequences.")] = 1,
-    context: Annotated[int, typer.Option(help="Tokens of the prompt, or already cached.")] = 4096,
+    file: Annotated[str, typer.Argument(help=FORMULA, metavar="FILE")] = "",
+    batch: Annotated[str, typer.Option(help="Sequences.")] = "1",
+    context: Annotated[str, typer.Option(help="Tokens of the prompt, or already cached.")] = "4096",
+    as_json: JsonOption = False,
 ) -> None:
-    """Print a formula, and the closed ledger of the piece that is the peak at one shape."""
-    formula = read_derived(file)
-    regime, piece = formula.leading(batch, context)
-    _print([*formula_text(formula), "", *ledger_markdown(formula, regime, piece, batch, context)])
+    """Print a formula, and the closed ledger of the piece that is the peak at one shape; without FILE, list them."""
+    formula = named_formula(file, "FILE")
+    shape = whole(batch, "batch", MOST_BATCH), tokens(context, "context")
+    regime, piece = formula.leading(*shape)
+    if as_json:
+        peak = {"batch": shape[0], "context_tokens": shape[1], "peak_bytes": formula.peak_bytes(*shape)}
+        typer.echo(json.dumps(peak | {"piece": encode(piece), "formula": encode(formula)}, ensure_ascii=False))
+        return
+    _print([*formula_text(formula), "", *ledger_markdown(formula, regime, piece, *shape)])
 
 
 def explain_change(
-    old: Annotated[Path, typer.Argument(help="A derived formula.", metavar="FROM")],
-    new: Annotated[Path, typer.Argument(help="The one to compare it with.", metavar="TO")],
+    old: Annotated[str, typer.Argument(help=FORMULA, metavar="FROM")] = "",
+    new: Annotated[str, typer.Argument(help="The one to compare it with, in the same way.", metavar="TO")] = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Name what moved between two formulas: coefficients, and the tensors that came or went."""
-    _print(moves_text(read_derived(old), read_derived(new)))
+    lines = list(moves_text(named_formula(old, "FROM"), named_formula(new, "TO")))
+    if as_json:
+        typer.echo(json.dumps(lines, ensure_ascii=False))
+        return
+    _print(lines)
 
 
 def simulate_allocator(
