@@ -106,15 +106,9 @@ def named_formula(text: str, what: str, results: Path = RESULTS) -> Derived:
     kinds = {(f.configuration, f.phase, f.environment.gpu_label) for f in found}
     if len(kinds) == 1:
         return max(found, key=lambda f: (_version(f.environment.transformers), _version(f.environment.torch)))
-    why = (
-        "is missing"
-        if not text
-        else f"is {text!r}, of which there are several"
-        if found
-        else f"is {text!r}; no file, no such"
-    )
-    listed = "".join(f"\n  {_text(formula)}" for formula in found or every)
-    raise DerivedError(f"{what} {why}; stored formulas, each named by any of its words:{listed}")
+    why = "is missing" if not text else f"{text!r} is {'several formulas' if found else 'neither a file nor a formula'}"
+    listed = "".join(f"\n{_text(formula)}" for formula in found or every)
+    raise DerivedError(f"{what}: {why}; above are the stored ones, each known by any of its words{listed}")
 
 
 def _words(formula: Derived) -> set[str]:
