@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs/formats.md").read_text(encoding="utf-8")
 
 def test_the_pandas_line_gives_a_row_a_measurement() -> None:
     (path,) = (ROOT / "results/emulated-h200/default").glob("*.jsonl")
-    (line,) = re.findall(r"```python\n(frame = .*)\n```", PAGE)
+    (line,) = re.findall(r"```python\n(frame = .*?)\n```", PAGE, re.DOTALL)
     known: dict[str, Any] = {"pandas": pandas, "json": json, "path": path, "Path": Path}
     exec(line, known)
     lines = path.read_text(encoding="utf-8").count('"kind":"measurement"')
