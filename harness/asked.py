@@ -15,7 +15,7 @@ from vram_ledger.harness.grid import named_file, read_grid
 from vram_ledger.harness.machine import allocator_settings, card_there, first_card, software_installed
 from vram_ledger.harness.models import checkpoint_of, model_file, sha256_of
 from vram_ledger.harness.records import DeviceKind, Environment, RecordError, Workload, encode, read
-from vram_ledger.harness.results import ResultsWriter, open_results, results_path
+from vram_ledger.harness.results import ResultsWriter, check_writable, open_results, results_path
 from vram_ledger.harness.runner import (
     BUILD_DEADLINE_S,
     Plan,
@@ -173,6 +173,8 @@ def measured(
     run: Callable[[Plan, ResultsWriter, Start], Summary],
 ) -> tuple[Path, Summary]:
     """Measures what is not on file: the environment, the check standard of a card, the campaign by ``run``."""
+    own = f"{plan.config_file.stem}.{plan.device}.*.jsonl"
+    check_writable(results if plan.device == "cuda" else results / _pretended(plan) / plan.grid.name, own)
     nurseries = Nurseries(variables=plan.variables)
     try:
         found, standard = survey(plan, nurseries.start)

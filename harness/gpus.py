@@ -1,12 +1,12 @@
 """The cards that a GPU label can name, from ``configs/gpus.toml``."""
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from vram_ledger.errors import InputError, WrongEnvironment
 from vram_ledger.harness.inputs import InputFields, read_toml
+from vram_ledger.names import nearest, plain
 
 # A card reports less than its label where firmware or ECC keeps some (an L40 with ECC: 7 %), never much more.
 LEAST_SHARE, MOST_SHARE = 0.90, 1.02
@@ -139,24 +139,24 @@ def _check(gpu: Gpu, where: str) -> None:
 
 
 def labelled(gpus: tuple[Gpu, ...], label: str) -> tuple[Gpu, ...]:
-    """The cards that ``label`` can mean: its section, else its family; :class:`InputError` lists near misses."""
-    exact = tuple(g for g in gpus if g.label == label)
-    family = tuple(g for g in gpus if g.family == label)
-    if exact or family:
-        return exact or family
+    """The cards that ``label`` can mean, as people write it: a section, else a family, else CUDA's own name.
+
+    :class:`InputError` lists near misses.
+    """
+    wanted = "" if "/" in label else plain(label)
+    exact = tuple(g for g in gpus if g.label == wanted)
+    family = tuple(g for g in gpus if g.family == wanted)
+    if found := exact or family or tuple(g for g in gpus if wanted in map(plain, g.names)):
+        return found
     known = sorted({g.label for g in gpus} | {g.family for g in gpus})
-    near = difflib.get_close_matches(label, known, n=4, cutoff=0.4)
-    raise InputError(
-        f"no GPU is labelled {label!r}; "
-        + (f"near misses: {', '.join(near)}" if near else f"known: {', '.join(known)}")
-        + ". Labels are the sections of configs/gpus.toml"
-    )
+    near = nearest(label, known) or f"; known: {', '.join(known)}"
+    raise InputError(f"no GPU is labelled {label!r}{near}. Labels are the sections of configs/gpus.toml")
 
 
 def _accepted(gpus: tuple[Gpu, ...], label: str) -> tuple[Gpu, ...]:
     """The cards that may be there where ``label`` was asked for: its section, and the others of a family so named."""
     own = labelled(gpus, label)
-    return own + tuple(g for g in gpus if g.family == label and g not in own)
+    return own + tuple(g for g in gpus if g.family == plain(label) and g not in own)
 
 
 def identified(gpus: tuple[Gpu, ...], asked: str | None, name: str, total_bytes: int, mig: str | None) -> Gpu:

@@ -4,7 +4,6 @@ Top-level fields are the axes (lists: every combination is measured) and the cam
 block gives phases, contexts and batches, all combinations of them, and may give any axis anew for its own points.
 """
 
-import difflib
 import itertools
 import re
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from vram_ledger.harness.records import (
     Phase,
     Workload,
 )
+from vram_ledger.names import nearest, plain
 
 MOST_CONTEXT_TOKENS = 4_194_304
 MOST_BATCH = 65_536
@@ -63,11 +63,12 @@ def named_file(folder: Path, name: str, suffix: str, what: str) -> Path:
             raise InputError(f"{what} file {name} does not exist")
         return path
     known = known_names(folder, suffix)
-    if name in known:
-        return folder / f"{name}{suffix}"
-    near = difflib.get_close_matches(name, known, n=3)
-    guess = f"; near misses: {', '.join(near)}" if near else ""
-    raise InputError(f"no {what} is called {name!r}{guess}; configs/{folder.name} has {', '.join(known)}")
+    for one in known:
+        if plain(one) == plain(name) and not name.startswith((".", "/")):
+            return folder / f"{one}{suffix}"
+    raise InputError(
+        f"no {what} is called {name!r}{nearest(name, known)}; configs/{folder.name} has {', '.join(known)}"
+    )
 
 
 def read_grid(path: Path, model: str) -> Grid:

@@ -42,9 +42,11 @@ def model_file(folder: Path, name: str) -> Path:
 def read_json(path: Path) -> Any:
     """The file's value; :class:`InputError` names the file, and the line of a mistake."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: line {error.lineno}: {error.msg}") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: nested deeper than any config is") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from error
     except OSError as error:

@@ -75,7 +75,7 @@ class Summary:
     unbuilt: whether the model itself was out of memory.
 
     unequal: for each repeat that was not identical, what differed. elapsed_s: the run's time; forward_s: that of the
-    forward passes in it; build_s: that of starting workers and building models.
+    forward passes in it; build_s: that of starting workers and building models. notes: of the file as it was found.
     """
 
     measured_now: int
@@ -88,6 +88,7 @@ class Summary:
     elapsed_s: float
     forward_s: float
     build_s: float
+    notes: tuple[str, ...] = ()
 
 
 Start = Callable[[dict[str, Any]], Child]
@@ -139,6 +140,7 @@ class Campaign:
             elapsed_s=monotonic() - self._began,
             forward_s=self._forward_s,
             build_s=self._build_s,
+            notes=self._writer.contents.notes,
         )
 
     def close(self) -> None:

@@ -143,6 +143,21 @@ def campaign(
     return ResultsFile(path=path, environment=environment, measurements=tuple(lines), standards=())
 
 
+def on_card(results: ResultsFile, label: str = "h100") -> ResultsFile:
+    """The same bytes as if a card had counted them."""
+    environment = dataclasses.replace(
+        results.environment, device="cuda", gpu_label=label, gpu_name="NVIDIA H100", gpu_uuid="0c1e",
+        gpu_total_bytes=85_000_000_000, driver="580.1", cuda="13.0",
+    )  # fmt: skip
+    lines = []
+    for line in results.measurements:
+        assert isinstance(line.outcome, Measured)
+        counted = line.outcome.warm.requested_bytes
+        warm = dataclasses.replace(line.outcome.warm, allocated_bytes=counted, reserved_bytes=counted)
+        lines.append(dataclasses.replace(line, outcome=dataclasses.replace(line.outcome, warm=warm)))
+    return dataclasses.replace(results, environment=environment, measurements=tuple(lines))
+
+
 def reshaped(**changes: int) -> Callable[[Workload], dict[str, int]]:
     """The terms of a model that differs from the 27B in these shapes."""
     changed: Shapes = dataclasses.replace(SHAPES, **changes)  # type: ignore[arg-type]

@@ -137,7 +137,7 @@ def test_unknown_card_says_where_to_add_it() -> None:
         identified(GPUS, None, "NVIDIA TITAN", 12 * GIB, None)
 
 
-@pytest.mark.parametrize(("label", "near"), [("a1000", "a100"), ("rtx4090", "rtx-4090"), ("H200", "h200")])
+@pytest.mark.parametrize(("label", "near"), [("a1000", "a100"), ("rtx4090", "rtx-4090"), ("h2000", "h200")])
 def test_unknown_label_lists_near_misses(label: str, near: str) -> None:
     with pytest.raises(InputError, match=near):
         labelled(GPUS, label)

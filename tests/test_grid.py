@@ -114,7 +114,7 @@ def test_corners_identify_the_formula() -> None:
 
 
 def test_unknown_name_lists_near_misses() -> None:
-    with pytest.raises(InputError, match="no grid is called 'defualt'; near misses: default; configs/grids has "):
+    with pytest.raises(InputError, match="no grid is called 'defualt'; near: default; configs/grids has "):
         named_file(CONFIGS / "grids", "defualt", ".toml", "grid")
 
 

@@ -24,15 +24,15 @@ def answer(folder: Path, *arguments: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--gpu", "a1000"], "no GPU is labelled 'a1000'; near misses: "),
+        (["--gpu", "a1000"], "no GPU is labelled 'a1000'; near: "),
         (["--gpu", "../../etc"], "no GPU is labelled '../../etc'"),
-        (["--fake", "h2000"], "near misses: h200"),
+        (["--fake", "h2000"], "near: h200"),
         (["--fake", "a100"], "FAKE=a100 can be a100-40gb or a100-80gb; say which"),
         (["--gpu", "h200", "--fake", "h200"], "give one of them"),
-        (["--model", "qwen3.5-28b"], "no model is called 'qwen3.5-28b'; near misses: qwen3.5-2"),
+        (["--model", "qwen3.5-28b"], "no model is called 'qwen3.5-28b'; near: qwen3.5-2"),
         (
             ["--grid", "smok"],
-            "no grid is called 'smok'; near misses: smoke; configs/grids has axes, default, media, smoke",
+            "no grid is called 'smok'; near: smoke; configs/grids has axes, default, media, smoke",
         ),
         (["--grid", "missing/grid.toml"], "grid file missing/grid.toml does not exist"),
         (["--budget", "-1"], "BUDGET must be seconds"),

@@ -1,5 +1,6 @@
 """Planted drift is measured on the fake device and found under its own name; an unchanged run flags nothing."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,9 @@ from vram_ledger.harness.runner import Campaign, Plan
 SHIPPED = CONFIGS / "models" / f"{NANO}.json"
 GRID = "repeats = 0\n{axes}[[points]]\ncontexts_tokens = [128, 1024]\nbatches = [1, 4]\n"
 Change = Callable[[dict[str, Any]], None]
+REPLAYED = dataclasses.replace(
+    ENVIRONMENT, device="fake", gpu_label="fake-h200", gpu_uuid=None, gpu_total_bytes=None, driver=None
+)
 
 
 def nothing(config: dict[str, Any]) -> None:
@@ -59,7 +63,7 @@ def campaign(
         weights=None,
         budget_s=0,
     )
-    with open_results(folder / "r.jsonl", ENVIRONMENT) as writer:
+    with open_results(folder / "r.jsonl", REPLAYED) as writer:
         summary = Campaign(plan, writer, lambda left, name: None, lambda order: Child.alone(order, module)).run()
     assert not summary.failed
     return judge(read(folder / "r.jsonl"), read_shapes(SHIPPED))

@@ -34,4 +34,10 @@ class NothingKnown(ValueError):
     exit_code, kind = 4, "nothing known"
 
 
-MENDABLE = InputError, WrongEnvironment, Refused, Fault, NothingKnown
+class Incomplete(RuntimeError):
+    """What was asked for was begun and can be gone on with: a campaign that its budget stopped. Nothing was judged."""
+
+    exit_code, kind = 5, "incomplete"
+
+
+MENDABLE = InputError, WrongEnvironment, Refused, Fault, NothingKnown, Incomplete

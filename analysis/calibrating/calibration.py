@@ -44,7 +44,8 @@ class CalibratedPoint:
 class CalibratedTerm:
     """One fitted term. absent: columns of which the fit says nothing. points: of transients, in the campaign's order.
 
-    verdict: of the term in the drift check that the calibration passed. condition: of the scaled design.
+    verdict: of the term in the drift check that the calibration passed. condition: of the scaled design, ``None`` where
+    there is none. A transient that too few points fit a card to determine has its points and no coefficients.
     """
 
     configuration: Configuration
@@ -54,7 +55,7 @@ class CalibratedTerm:
     absent: tuple[str, ...]
     n: int
     dof: int
-    condition: float
+    condition: float | None
     worst_residual_bytes: float
     verdict: Decision
     points: tuple[CalibratedPoint, ...]
@@ -93,7 +94,9 @@ def make_calibration(
         environment=results.environment,
         standards=results.standards,
         terms=tuple(
-            _calibrated(term, term.fit, _decision(term, verdicts)) for term in terms if isinstance(term.fit, Fit)
+            _calibrated(term, _decision(term, verdicts))
+            for term in terms
+            if isinstance(term.fit, Fit) or term.term == "transient"
         ),
     )
 
@@ -105,7 +108,8 @@ def _decision(term: FittedTerm, verdicts: Sequence[Verdict]) -> Decision:
     return "EQUIVALENT" if "EQUIVALENT" in named else "NO_REFERENCE"
 
 
-def _calibrated(term: FittedTerm, fit: Fit, verdict: Decision) -> CalibratedTerm:
+def _calibrated(term: FittedTerm, verdict: Decision) -> CalibratedTerm:
+    fit = term.fit
     points = tuple(
         CalibratedPoint(batch=s.workload.batch, context_tokens=s.workload.context_tokens, bytes=s.observed_bytes)
         for s in term.samples
@@ -114,12 +118,13 @@ def _calibrated(term: FittedTerm, fit: Fit, verdict: Decision) -> CalibratedTerm
         configuration=term.configuration,
         term=term.term,
         regime=term.regime,
-        coefficients=fit.coefficients,
-        absent=fit.absent,
+        coefficients=fit.coefficients if isinstance(fit, Fit) else (),
+        absent=fit.absent if isinstance(fit, Fit) else (),
         n=fit.n,
-        dof=fit.dof,
-        condition=round(fit.condition, 6),  # the last bits depend on the machine's linear algebra
-        worst_residual_bytes=fit.worst_residual_bytes,
+        dof=fit.dof if isinstance(fit, Fit) else 0,
+        # The last bits depend on the machine's linear algebra.
+        condition=round(fit.condition, 6) if isinstance(fit, Fit) else None,
+        worst_residual_bytes=fit.worst_residual_bytes if isinstance(fit, Fit) else 0.0,
         verdict=verdict,
         points=points if term.term == "transient" else (),
     )
@@ -185,7 +190,7 @@ def form_bytes(form: CalibratedTerm, batch: int, tokens: int) -> float | None:
 
     A merged column is known only where its columns keep their ratio, an absent one only where it is zero.
     """
-    if any(COLUMNS[name](batch, tokens) for name in form.absent):
+    if not form.coefficients or any(COLUMNS[name](batch, tokens) for name in form.absent):
         return None
     total = 0.0
     for coefficient in form.coefficients:

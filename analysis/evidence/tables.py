@@ -19,7 +19,15 @@ NARROW_COLUMNS = 104  # below this the evidence and the difference do not fit be
 PIPED_COLUMNS = 120
 WIDEST_NUMBER = 20  # words in a number's place, such as the name of a kernel, are cut to it
 COLOURS = {"EQUIVALENT": "green", "NO_REFERENCE": "cyan", "DOES_NOT_FIT": "yellow"}
-CHECKS = {"kernels", "measurement", "repeatability", "neighbours", "check standard", "invented reads"}
+CHECKS = {
+    "kernels",
+    "measurement",
+    "repeatability",
+    "neighbours",
+    "check standard",
+    "invented reads",
+    "published points",
+}
 
 
 def console() -> Console:

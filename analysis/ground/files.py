@@ -1,22 +1,27 @@
 """Generated files: writing them, and reading those that hold a record."""
 
 import dataclasses
+import errno
 import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from vram_ledger.errors import InputError
 from vram_ledger.harness.records import RecordError, decode
 
 
 def put(path: Path, text: str) -> None:
     """Puts a file in place in one step, its folder too, so that no reader ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(path)
+    except OSError as error:
+        full = error.errno == errno.ENOSPC
+        raise InputError(f"no space left on {path}" if full else f"{path}: {error.strerror}") from error
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -45,9 +50,11 @@ def stored(path: Path, cls: type, what: str, schema: int, error: type[ValueError
     ``error`` is raised, naming the file, for what is not as written; ``what`` the file is, for people.
     """
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        data: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as at:
         raise error(f"{path}:{at.lineno}: not JSON ({at.msg} at column {at.colno})") from at
+    except RecursionError as at:
+        raise error(f"{path}: nested deeper than any {what} is") from at
     except UnicodeDecodeError as at:
         raise error(f"{path}: not a text file ({at.reason} at byte {at.start})") from at
     found = data.pop("schema", None) if isinstance(data, dict) else None

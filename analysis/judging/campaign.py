@@ -59,9 +59,11 @@ def shapes_for(results: ResultsFile, given: Path | None) -> tuple[Shapes, str]:
 
 
 def stored_for(results: ResultsFile, given: Path | None) -> Calibration | None:
-    """The calibration to judge against, if one was given or lies beside the results file."""
-    path = given or calibration_path(results)
-    return read_calibration(path) if given or path.exists() else None
+    """The calibration to judge against: the given one, else the one beside the file, else the published one."""
+    own = calibration_path(results)
+    published = RESULTS / results.environment.gpu_label / results.path.absolute().parent.name / own.name
+    path = next((p for p in (given, own, published) if p is not None and (p == given or p.exists())), None)
+    return None if path is None else read_calibration(path)
 
 
 def calibration_path(results: ResultsFile) -> Path:

@@ -250,12 +250,11 @@ def _at_point(
 ) -> tuple[Decision, float, Sample, float | None]:
     workload = sample.workload
     calibration = reference.calibration
-    if reference.same_fingerprint:
-        points = stored_points(calibration, term.configuration, term.regime)
-        stored = points.get((workload.batch, workload.context_tokens))
-        if stored is not None:
-            difference = sample.observed_bytes - stored
-            return decide(difference, 0, 0), difference, sample, stored
+    points = stored_points(calibration, term.configuration, term.regime)
+    stored = points.get((workload.batch, workload.context_tokens))
+    if stored is not None:
+        difference = sample.observed_bytes - stored
+        return decide(difference, 0, reference.tolerance_bytes), difference, sample, stored
     found = predicted_transient(calibration, term.regime, workload, logits(shapes, workload))
     if found is None:
         return "NO_REFERENCE", 0, sample, None

@@ -1,7 +1,8 @@
 """The commands that compare a campaign with its expectation: judge, calibrate, claims."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,8 +17,9 @@ from vram_ledger.analysis.judging.campaign import (
     stored_for,
 )
 from vram_ledger.analysis.judging.drift import all_fitted_terms, counting_lines, judge
+from vram_ledger.analysis.judging.published_points import judge_published
 from vram_ledger.commands.files import results_files
-from vram_ledger.harness.records import ResultsFile, read
+from vram_ledger.harness.records import ResultsFile, encode, read
 from vram_ledger.home import RESULTS, RUNS
 
 FilesArgument = Annotated[
@@ -36,25 +38,44 @@ def judge_files(
     calibration: Annotated[
         Path | None, typer.Option(help="Default: <model>.calibration.json beside the file, if it is there.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every field of every verdict as JSON alone.")] = False,
 ) -> None:
     """Print a verdict per term of each results file, and exit with 0 only if every one agrees."""
     worst = 0
+    told: list[dict[str, Any]] = []
     for file in results_files(files or [results]):
-        worst = max(worst, _judge(file, config, calibration))
+        worst = max(worst, _judge(file, config, calibration, told if as_json else None))
+    if as_json:
+        typer.echo(json.dumps(told, indent=1))
     raise typer.Exit(worst)
 
 
-def _judge(file: Path, config: Path | None, calibration: Path | None) -> int:
+def _judge(file: Path, config: Path | None, calibration: Path | None, told: list[dict[str, Any]] | None) -> int:
     results = read(file)
     shapes, note = shapes_for(results, config)
     stored = stored_for(results, calibration)
     verdicts = judge(results, shapes, calibration=stored, derived=formulas_for(results))
+    of_points, beside = judge_published(results)
+    verdicts += of_points
+    notes = (*results.notes, *((note,) if note else ()))
+    if told is not None:
+        told.append(
+            {
+                "file": str(file),
+                "exit_code": exit_code(verdicts),
+                "summary": summary(verdicts),
+                "environment": encode(results.environment),
+                "notes": [*notes, *beside],
+                "verdicts": encode(verdicts),
+            }
+        )
+        return exit_code(verdicts)
     from vram_ledger.analysis.evidence.tables import console, print_verdicts
 
     out = console()
     print_verdicts(out, results.environment, verdicts, counting_lines(results))
-    if note:
-        typer.echo(note)
+    for line in (*(f"note: {n.removeprefix('note: ')}" for n in notes), *beside):
+        typer.echo(line)
     typer.echo(f"expected: {config_path(results, config).name}; {stored.origin if stored else 'no calibration stored'}")
     typer.echo(summary(verdicts))
     return exit_code(verdicts)

@@ -1,13 +1,14 @@
 """The command measure: a campaign, its tables, its verdicts, and whether it equals what is published."""
 
 from pathlib import Path
+from time import monotonic
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from vram_ledger.errors import Fault
+from vram_ledger.errors import Fault, Incomplete
 from vram_ledger.harness.asked import DEFAULT_GRID, DEFAULT_MODEL, Asked, measured, on_file, plan_of
 from vram_ledger.harness.records import Environment, read
 from vram_ledger.harness.results import ResultsWriter
@@ -93,12 +94,17 @@ def _run(plan: Plan, writer: ResultsWriter, start: Start) -> Summary:
     total = len(plan.grid.workloads)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("starting", total=total)
+        began, first = monotonic(), 0
 
         def report(left: int, name: str) -> None:
             again = name.startswith("again")
             progress.update(task, completed=total if again else total - left, description=name[:48])
+            nonlocal first
+            first = first or left
             if not console.is_terminal and name and (again or left % max(1, total // 10) == 0):
-                console.print(f"{total - left if not again else total}/{total}  {name}", soft_wrap=True)
+                done, gone_s = first - left, monotonic() - began
+                eta = f"  about {gone_s / done * left / 60:.0f} min left" if done > 0 and not again else ""
+                console.print(f"{total - left if not again else total}/{total}  {name}{eta}", soft_wrap=True)
 
         try:
             return Campaign(plan, writer, report, start).run()
@@ -108,7 +114,9 @@ def _run(plan: Plan, writer: ResultsWriter, start: Start) -> Summary:
 
 
 def _conclude(summary: Summary, total: int, path: Path) -> None:
-    """What was done; :class:`Fault` if something failed or a repeat was not identical."""
+    """What was done; :class:`Fault` if something failed or did not repeat, :class:`Incomplete` if BUDGET ended it."""
+    for note in summary.notes:
+        console.print(f"note: {note}", soft_wrap=True)
     console.print(
         f"{summary.settled} of {total} workloads on file ({summary.measured_now} now): {path}", soft_wrap=True
     )
@@ -128,9 +136,12 @@ def _conclude(summary: Summary, total: int, path: Path) -> None:
         )
     elif summary.beyond_memory:
         console.print(f"{summary.beyond_memory} not run: a smaller workload of their kind was out of memory.")
-    if summary.stopped_by_budget:
-        console.print("Stopped by the budget; the same command goes on from here.")
     if summary.unequal:
         raise Fault("repeatability fault: " + "; ".join(summary.unequal))
     if summary.failed:
         raise Fault(f"{len(summary.failed)} failed, the first: {describe(summary.failed[0])}; see {path}")
+    if summary.stopped_by_budget:
+        raise Incomplete(
+            f"stopped by BUDGET, {summary.settled} of {total} workloads on file, nothing judged yet; the same command "
+            "goes on from there"
+        )
