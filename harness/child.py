@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vram_ledger.harness.records import Failure, OutOfMemory, decode, encode
-from vram_ledger.home import IMPORTED_FROM
+from vram_ledger.home import python_path
 
 if TYPE_CHECKING:
     from vram_ledger.harness.worker import Order
@@ -40,8 +40,8 @@ class Nursery:
         self, module: str = "vram_ledger.harness.worker", variables: Mapping[str, str] = MappingProxyType({})
     ) -> None:
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed by close)
-        python_path = os.pathsep.join(p for p in (variables.get("PYTHONPATH"), _python_path()) if p)
-        own = {"PYTHONPATH": python_path, "PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "1"}
+        paths = os.pathsep.join(p for p in (variables.get("PYTHONPATH"), python_path()) if p)
+        own = {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
@@ -216,8 +216,3 @@ def _close(stream: Any) -> None:
         stream.close()
     except BrokenPipeError:
         pass  # an unsent command of a process that is gone
-
-
-def _python_path() -> str:
-    given = os.environ.get("PYTHONPATH")
-    return str(IMPORTED_FROM) if not given else f"{IMPORTED_FROM}{os.pathsep}{given}"

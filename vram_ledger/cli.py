@@ -1,6 +1,6 @@
 """``vram-ledger``: every command, and how it ends: with one line ``exit N: …``.
 
-Exit codes: 0 yes, 1 no, 2 bad input, 3 environment not as asked, 4 nothing known that could tell. README.md has them.
+Exit codes: 0 yes, 1 no, 2 bad input, 3 environment not as asked, 4 can't be told, 5 incomplete. README.md has them.
 """
 
 import importlib

@@ -1,5 +1,6 @@
 """Where things lie: the package's own configs and published results, and the folder that a user's results go to."""
 
+import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -10,6 +11,12 @@ MODELS, GRIDS, GPUS = CONFIGS / "models", CONFIGS / "grids", CONFIGS / "gpus.tom
 RESULTS = (PACKAGE / "results").resolve()
 RUNS = Path("runs")
 """Below the folder that a command is run in, and git-ignored: whatever is written without being told where."""
+
+
+def python_path() -> str:
+    """PYTHONPATH for a process that has to find this package wherever it is started."""
+    given = os.environ.get("PYTHONPATH")
+    return str(IMPORTED_FROM) if not given else f"{IMPORTED_FROM}{os.pathsep}{given}"
 
 
 def own_version() -> str:

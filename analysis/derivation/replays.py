@@ -1,6 +1,7 @@
 """Asks the harness for event logs: a process of its own, which has torch so that the analysis needs none."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 from vram_ledger.errors import InputError
 from vram_ledger.harness.events import EventLog, unpack
 from vram_ledger.harness.records import Environment, Kernels, Workload, decode, encode
+from vram_ledger.home import python_path
 
 EXIT_LINE = re.compile(r"exit \d+: [a-z ]+: ")  # "exit 2: bad input: " and what is wrong with it
 
@@ -84,7 +86,7 @@ class ReplayProcess:
 def replaying(model: str, fake: str, model_class: str) -> Iterator[ReplayProcess]:
     """The harness, ready to replay a model (name or path of a config) as on the card ``fake``; ended at the end."""
     if model.endswith(".json") and Path(model).exists():
-        model = str(Path(model).resolve())  # the harness runs in the repository's root
+        model = str(Path(model).resolve())
     command = [
         sys.executable,
         "-m",
@@ -97,9 +99,9 @@ def replaying(model: str, fake: str, model_class: str) -> Iterator[ReplayProcess
         "--model-class",
         model_class,
     ]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipe = subprocess.PIPE
+    environment = os.environ | {"PYTHONPATH": python_path()}
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, encoding="utf-8", env=environment)
     try:
         yield ReplayProcess(process)
     finally:

@@ -18,6 +18,7 @@ from pathlib import Path
 from time import monotonic
 
 from vram_ledger.analysis.estimating.breakdown import Breakdown, EstimatorError, Request, asked_fields, from_answer
+from vram_ledger.home import IMPORTED_FROM
 
 DEADLINE_S = 30.0
 LONGEST_ANSWER_BYTES = 1 << 20
@@ -183,7 +184,8 @@ def running(words: Sequence[str], deadline_s: float = DEADLINE_S, name: str = "t
 
 def python_function(target: str) -> list[str]:
     """The command that serves ``path/file.py:function``, so that a function can hang or crash no more than others."""
-    return [sys.executable, "-m", "vram_ledger.analysis.estimating.serve", target]
+    start = f"import sys; sys.path.insert(0, {str(IMPORTED_FROM)!r}); import vram_ledger.analysis.estimating.serve as s"
+    return [sys.executable, "-c", f"{start}; s.main({target!r})"]
 
 
 def _adopt(on: bool) -> None:

@@ -1,4 +1,4 @@
-"""``python -m vram_ledger.analysis.estimating.serve path/file.py:function``: a function as a command.
+"""A Python function as a command that answers requests; ``command.python_function`` starts it.
 
 The function takes the request of docs/estimators.md and returns a dict of a breakdown's fields, a ``Breakdown``, or
 ``None`` to decline. What it prints goes to stderr.
@@ -63,7 +63,3 @@ def main(target: str) -> None:
         if dataclasses.is_dataclass(answer) and not isinstance(answer, type):
             answer = dataclasses.asdict(answer)
         print(json.dumps(answer, default=float), file=answers, flush=True)  # float: numpy's numbers, and fractions
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
