@@ -279,8 +279,18 @@ CLAIMS: tuple[Callable[[Campaigns], Settled], ...] = (
 )
 
 
+def settle(campaigns: Campaigns) -> Iterator[tuple[str, Settled]]:
+    """Each claim, whose words are its function's docstring, and what settled it."""
+    for claim in CLAIMS:
+        try:
+            settled = claim(campaigns)
+        except NotThere as missing:
+            settled = Settled(found=str(missing), verdict=OPEN)
+        yield (claim.__doc__ or "").strip(), settled
+
+
 def claims_markdown(campaigns: Campaigns) -> Iterator[str]:
-    """The table, a line each; the claim's words are the first line of its function's docstring."""
+    """The table, a line each."""
     yield "# FitMyGPU on Qwen 3.5 27B, claim by claim"
     yield ""
     yield from banner_lines(kind_of(campaigns.environment))
@@ -288,9 +298,5 @@ def claims_markdown(campaigns: Campaigns) -> Iterator[str]:
     yield ""
     yield "| claim | found | verdict |"
     yield "|---|---|---|"
-    for claim in CLAIMS:
-        try:
-            settled = claim(campaigns)
-        except NotThere as missing:
-            settled = Settled(found=str(missing), verdict=OPEN)
-        yield f"| {(claim.__doc__ or '').strip()} | {settled.found} | **{settled.verdict}** |"
+    for claim, settled in settle(campaigns):
+        yield f"| {claim} | {settled.found} | **{settled.verdict}** |"

@@ -5,7 +5,7 @@ from glob import glob
 from pathlib import Path
 
 from vram_ledger.errors import InputError
-from vram_ledger.home import RESULTS
+from vram_ledger.home import RESULTS, RUNS
 
 
 def results_files(given: Iterable[Path]) -> list[Path]:
@@ -22,6 +22,8 @@ def results_files(given: Iterable[Path]) -> list[Path]:
         else:
             own = [Path(name) for name in sorted(glob(str(path), recursive=True))]
         if not own:
+            if path == RUNS:
+                raise InputError(f"there is nothing in {RUNS}/ yet; RESULTS=results are the published ones")
             raise InputError(f"no results file under {path}" if path.is_dir() else f"{path}: no such results file")
         found |= dict.fromkeys(own)
     return list(found)

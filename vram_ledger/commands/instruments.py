@@ -21,17 +21,20 @@ from vram_ledger.harness.profile import section_text, store, take
 from vram_ledger.harness.records import ModelClass
 from vram_ledger.harness.replay import Replays, serve
 from vram_ledger.home import GPUS
+from vram_ledger.names import tokens, whole
+
+MOST_BATCH = 65_536
 
 PhaseOption = Annotated[str, typer.Option(help="prefill or decode")]
-ContextOption = Annotated[int, typer.Option(help="Tokens of the prompt, or already cached.")]
-BatchOption = Annotated[int, typer.Option(help="Sequences.")]
+ContextOption = Annotated[str, typer.Option(help="Tokens of the prompt, or already cached.")]
+BatchOption = Annotated[str, typer.Option(help="Sequences.")]
 OutOption = Annotated[str, typer.Option(help="File to write; standard output if not given.")]
 
 
 def log(
     phase: PhaseOption,
     context: ContextOption,
-    batch: BatchOption = 1,
+    batch: BatchOption = "1",
     fake: FakeOption = "",
     emulate: EmulateOption = "",
     gpu: GpuOption = "",
@@ -46,7 +49,7 @@ def log(
 def history(
     phase: PhaseOption,
     context: ContextOption,
-    batch: BatchOption = 1,
+    batch: BatchOption = "1",
     emulate: EmulateOption = "",
     gpu: GpuOption = "",
     model: ModelOption = DEFAULT_MODEL,
@@ -57,21 +60,25 @@ def history(
     _write_json(_told(asked, "history", phase, context, batch), out)
 
 
-def _told(asked: Asked, what: str, phase: str, context: int, batch: int) -> Any:
+def _told(asked: Asked, what: str, phase: str, context: str, batch: str) -> Any:
     """What a worker answers about a workload like those of the default grid."""
+    length, sequences = tokens(context, "context"), whole(batch, "batch", MOST_BATCH)
     plan = plan_of(asked)
-    like = next((w for w in plan.grid.workloads if w.phase == phase), None)
-    if like is None or not context >= 1 or not batch >= 1:
-        raise InputError("--phase is prefill or decode; --context and --batch are 1 or more")
-    return answer_about(plan, what, dataclasses.replace(like, context_tokens=context, batch=batch))
+    like = next((w for w in plan.grid.workloads if w.phase == phase.lower()), None)
+    if like is None:
+        raise InputError(f"phase {phase!r} is neither prefill nor decode")
+    return answer_about(plan, what, dataclasses.replace(like, context_tokens=length, batch=sequences))
 
 
 def _write_json(value: Any, out: str) -> None:
     text = json.dumps(value) + "\n"
-    if out:
-        Path(out).write_text(text, encoding="utf-8")
-    else:
+    if not out:
         sys.stdout.write(text)
+        return
+    try:
+        Path(out).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--out {out}: {error.strerror}") from error
 
 
 def logs(

@@ -27,6 +27,7 @@ FilesArgument = Annotated[
     typer.Argument(help="Results files, folders of them, or patterns; else those of --results.", metavar="FILE"),
 ]
 ResultsOption = Annotated[Path, typer.Option(help="Folder of results.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of tables.")]
 
 
 def judge_files(
@@ -38,7 +39,7 @@ def judge_files(
     calibration: Annotated[
         Path | None, typer.Option(help="Default: <model>.calibration.json beside the file, if it is there.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print every field of every verdict as JSON alone.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Print a verdict per term of each results file, and exit with 0 only if every one agrees."""
     worst = 0
@@ -120,14 +121,20 @@ def calibration_of(file: Path) -> tuple[Path, Calibration, ResultsFile, tuple[Ve
 
 def settle_claims(
     folder: Annotated[Path, typer.Argument(help="Results of one GPU label, or of several.", metavar="RESULTS")],
+    as_json: JsonOption = False,
 ) -> None:
     """Write claims.md into the folder: the FitMyGPU page's claims, each with what was measured and a verdict."""
-    from vram_ledger.analysis.calibrating.claims import claims_markdown, labels_with, read_campaigns
+    from vram_ledger.analysis.calibrating.claims import claims_markdown, labels_with, read_campaigns, settle
     from vram_ledger.analysis.ground.files import put
 
+    told = {}
     for label in labels_with(folder):
-        lines = list(claims_markdown(read_campaigns(label)))
-        put(label / "claims.md", "\n".join(lines) + "\n")
-        for line in lines:
-            typer.echo(line)
-    typer.echo("exit 0: settled")
+        campaigns = read_campaigns(label)
+        text = "\n".join(claims_markdown(campaigns)) + "\n"
+        put(label / "claims.md", text)
+        told[label.name] = [
+            {"claim": claim, "found": settled.found, "verdict": settled.verdict} for claim, settled in settle(campaigns)
+        ]
+        if not as_json:
+            typer.echo(text)
+    typer.echo(json.dumps(told, ensure_ascii=False) if as_json else "exit 0: settled")

@@ -38,10 +38,14 @@ def measure(
     compile_kernels: Annotated[
         bool, typer.Option("--compile", help="On an emulated card: compile and tune Triton's kernels for real.")
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The verdicts as JSON alone; what is told meanwhile goes to standard error.")
+    ] = False,
 ) -> None:
     """Run a campaign, or the rest of one; then judge every term of it."""
     from vram_ledger.commands.judge import judge_files
 
+    console.stderr = as_json
     asked = Asked(
         gpu=gpu,
         emulate=emulate,
@@ -56,7 +60,7 @@ def measure(
     path, summary = on_file(plan, gpu, results, _say_where) or measured(plan, gpu, results, _say_where, _run)
     console.print(measurements_tables(read(path)))
     _conclude(summary, len(plan.grid.workloads), path)
-    judge_files([path], config=plan.config_file)
+    judge_files([path], config=plan.config_file, as_json=as_json)
 
 
 def _say_where(environment: Environment) -> None:

@@ -242,6 +242,7 @@ def score_held_out(
     results: Annotated[
         Path | None, typer.Option(help="Folder of campaigns, and for held-out.md; else the published ones, and runs/.")
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Score answers about points that they were not made from: other contexts, batches, grids and models."""
     from vram_ledger.analysis.formula.shapes import read_shapes
@@ -250,10 +251,16 @@ def score_held_out(
     from vram_ledger.analysis.predicting.held_out import held_out_markdown, held_out_scores
     from vram_ledger.analysis.predicting.library import Library
     from vram_ledger.analysis.refereeing.campaign import campaigns_of
+    from vram_ledger.harness.records import encode
 
     campaigns = campaigns_of(main_files(file, results))
     simulated = [(s, read_shapes(config_of(s.configuration.model))) for s in Library.of().simulated]
-    text = "\n".join(held_out_markdown(list(held_out_scores(campaigns, simulated)))) + "\n"
+    scores = list(held_out_scores(campaigns, simulated))
+    text = "\n".join(held_out_markdown(scores)) + "\n"
     put((results or RUNS) / "held-out.md", text)
+    if as_json:
+        told = [{"source": s.source, "asked": s.asked, "kind": s.kind.word, "points": encode(s.pairs)} for s in scores]
+        typer.echo(json.dumps(told, ensure_ascii=False))
+        return
     typer.echo(text)
     typer.echo("exit 0: scored")
