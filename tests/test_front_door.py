@@ -37,7 +37,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("held-out", "--file", MINI),
         ("derived", FORMULA),
         ("explain", "qwen3.5-27b text prefill 5.17.0", FORMULA),
-        ("measure", "--fake", "h200", "--model", NANO, "--grid", "smoke"),
     ],
     ids=lambda arguments: str(arguments[0]),
 )
@@ -45,6 +44,14 @@ def test_json_is_all_that_is_on_standard_output(arguments: tuple[object, ...], h
     done = invoke(*arguments, "--json")
     assert 0 == done.exit_code, done.stderr
     assert json.loads(done.stdout)
+
+
+def test_campaign_is_told_as_json_and_all_else_goes_to_standard_error(here: Path) -> None:
+    (here / "g.toml").write_text("repeats = 1\n[[points]]\ncontexts_tokens = [64]\nbatches = [1]\n", encoding="utf-8")
+    done = invoke("measure", "--fake", "h200", "--model", NANO, "--grid", "./g.toml", "--json")
+    (own,) = json.loads(done.stdout)
+    assert (done.exit_code, NANO) == (own["exit_code"], own["verdicts"][0]["configuration"]["model"])
+    assert done.stderr.startswith("FAKE DEVICE: ")
 
 
 def test_claims_are_told_as_json(here: Path) -> None:
