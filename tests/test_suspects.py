@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.refereed import campaign
 from vram_ledger.analysis.estimating.breakdown import Breakdown, Request, added_up
 from vram_ledger.analysis.estimating.ours import exact_terms
@@ -50,4 +52,48 @@ def test_the_exact_terms_are_not_suspected() -> None:
 
 
 def test_a_number_that_no_assumption_gives_is_not_named() -> None:
-    assert {} == planted(kv_cache=lambda r, t: 1.7 * t["kv_cache"])
+    assert {} == planted(kv_cache=lambda r, t: 1.7 * t["kv_cache"] + r.context_tokens**1.5)
+
+
+@pytest.mark.parametrize(
+    ("term", "change", "name"),
+    [
+        ("weights", lambda r, t: 1.02 * t["weights"], "+2.0 % at every point"),
+        ("weights", lambda r, t: t["weights"] / 4, "weights in 4 bits"),
+        ("weights", lambda r, t: 2 * t["weights"], "weights in 32 bits"),
+        ("kv_cache", lambda r, t: 1.7 * t["kv_cache"], "+70.0 % at every point"),
+        ("kv_cache", lambda r, t: 0, "no KV"),
+        ("kv_cache", lambda r, t: t["kv_cache"] / r.batch, "KV of one sequence only"),
+        (
+            "kv_cache",
+            lambda r, t: 3 * t["kv_cache"],
+            "KV on the 48 linear layers instead of the 16 others or 12 KV heads instead of 4",
+        ),
+        (
+            "kv_cache",
+            lambda r, t: 4 * t["kv_cache"] / r.batch,
+            "KV on all 64 layers instead of 16, of one sequence only",
+        ),
+        ("recurrent_state", lambda r, t: t["recurrent_state"] / r.batch, "recurrent state of one sequence only"),
+        (
+            "recurrent_state",
+            lambda r, t: t["recurrent_state"] / 2 / r.batch,
+            "recurrent state in bf16, of one sequence only",
+        ),
+        ("conv_state", lambda r, t: t["conv_state"] / r.batch, "conv state of one sequence only"),
+        ("conv_state", lambda r, t: t["conv_state"] + 10**9, "+1.000 GB at every point"),
+    ],
+)
+def test_a_planted_assumption_is_named(
+    term: str, change: Callable[[Request, dict[str, int]], float], name: str
+) -> None:
+    assert name == planted(**{term: change})[term]
+
+
+def test_a_state_of_one_sequence_is_named_where_the_two_states_are_one() -> None:
+    def estimate(request: Request) -> Breakdown:
+        whole = exact_terms(request)
+        state = ((whole.recurrent_state_bytes or 0) + (whole.conv_state_bytes or 0)) / request.batch
+        return added_up("requested", weights=whole.weights_bytes, state=state)
+
+    assert "the state of one sequence only" == named(scored("planted", estimate, campaign()).errors)["state"]

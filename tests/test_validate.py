@@ -109,7 +109,7 @@ def estimate(request):
 def test_state_of_one_sequence_and_a_share_on_weights_are_named(tmp_path: Path) -> None:
     (tmp_path / "one.py").write_text(ONE_SEQUENCE, encoding="utf-8")
     output = run(f"{tmp_path}/one.py:estimate").stdout
-    assert [True] * 2 == [name in output for name in ("the state of one sequence only", "+2% on all weights")]
+    assert [True] * 2 == [name in output for name in ("the state of one sequence only", "+2.0 % at every point")]
 
 
 def test_ours_gives_every_replayed_point_to_the_byte() -> None:

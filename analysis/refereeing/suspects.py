@@ -12,7 +12,11 @@ from vram_ledger.analysis.refereeing.score import Error
 from vram_ledger.harness.records import Workload
 
 CLOSE = 0.0005  # numbers are published to three or four digits
+ALIKE = 0.005  # a smaller share of every point is no assumption
 GIB_FOR_GB = 10**9 / 2**30
+
+
+TERM_NAMES = {"kv_cache": "KV", "state": "the state", "recurrent_state": "recurrent state", "conv_state": "conv state"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +29,10 @@ class Suspect:
 
 
 def named(found: Sequence[Error]) -> dict[str, str]:
-    """A wrong assumption, or several that give the same bytes, for each term that is wrong and is explained."""
+    """A wrong assumption, or several that give the same bytes, for each term that is wrong and is explained.
+
+    Where none is known, and the term is off by the same share or the same bytes everywhere, that is said.
+    """
     by_term: dict[str, list[Error]] = {}
     for error in found:
         by_term.setdefault(error.term, []).append(error)
@@ -33,24 +40,36 @@ def named(found: Sequence[Error]) -> dict[str, str]:
     if not wrong:
         return {}
     suspects = _suspects(found[0], len({e.request.context_tokens for e in found}))
+    if len({e.request.batch for e in found}) > 1:
+        suspects += [_of_one_sequence(s) for s in suspects if s.term in TERM_NAMES and "whatever" not in s.name]
     names = {term: _names([s for s in suspects if s.term == term], own) for term, own in wrong.items()}
-    if (share := _round_share(wrong.get("weights", []))) and not names["weights"]:
-        names["weights"] = [f"{share:+.0%} on all weights"]
     return {term: " or ".join(listed) for term, listed in names.items() if listed}
 
 
-def _round_share(own: Sequence[Error]) -> float:
-    """The whole percentage by which all are off alike; 0 if there is none."""
-    shares = {round(error.share, 2) for error in own}
-    share = shares.pop() if len(shares) == 1 else 0.0
-    return share if all(_is_close(e, e.measured_bytes * (1 + share)) for e in own) else 0.0
-
-
 def _names(suspects: Sequence[Suspect], own: Sequence[Error]) -> list[str]:
-    """Every assumption that gives the numbers; else every one that gives them in the other giga."""
-    for factor, added in ((1.0, ""), (GIB_FOR_GB, ", and GiB for GB"), (1 / GIB_FOR_GB, ", and GB for GiB")):
-        if found := [s.name for s in suspects if all(_is_close(e, s.bytes(e) * factor) for e in own)]:
-            return [f"{name}{added}" for name in dict.fromkeys(found)]
+    """The assumptions that give the numbers, those with the fewest faults; else in what they are off alike."""
+    for factor, added in ((1.0, ""), (GIB_FOR_GB, "GiB for GB"), (1 / GIB_FOR_GB, "GB for GiB")):
+        for faults in (0, 1, 2):
+            listed = [s for s in suspects if _faults(s.name) == faults]
+            if found := [s.name for s in listed if all(_is_close(e, s.bytes(e) * factor) for e in own)]:
+                return [", and ".join(filter(None, (name, added))) for name in dict.fromkeys(found)]
+    return _alike(own)
+
+
+def _faults(name: str) -> int:
+    return name.count(", of one") + 1 if name else 0
+
+
+def _alike(own: Sequence[Error]) -> list[str]:
+    """That every point is off by one share or by one amount; nothing if they differ."""
+    first = own[0]
+    if abs(first.share) < ALIKE:
+        return []
+    factor = first.predicted_bytes / first.measured_bytes if first.measured_bytes else 0.0
+    if factor and all(_is_close(e, e.measured_bytes * factor) for e in own):
+        return [f"{first.share:+,.1%} at every point".replace("%", " %")]
+    if all(abs(e.bytes - first.bytes) <= max(1.0, CLOSE * abs(first.bytes)) for e in own):
+        return [f"{first.bytes / 1e9:+,.3f} GB at every point"]
     return []
 
 
@@ -58,42 +77,49 @@ def _is_close(error: Error, expected_bytes: float) -> bool:
     return abs(error.predicted_bytes - expected_bytes) <= max(1.0, CLOSE * expected_bytes)
 
 
+def _of_one_sequence(suspect: Suspect) -> Suspect:
+    name = f"{suspect.name or TERM_NAMES[suspect.term]}{', ' if suspect.name else ' '}of one sequence only"
+    return Suspect(term=suspect.term, name=name, bytes=lambda e: suspect.bytes(e) / e.request.batch)
+
+
 def _suspects(example: Error, contexts: int) -> list[Suspect]:
     request = example.request
     shapes, layers = request.shapes, request.shapes.n_full + request.shapes.n_linear
+    per_token = kv_bytes_per_token(shapes, request.element_bytes)
     whole = recurrent_bytes_per_sequence(shapes)
-    found = [
-        Suspect(
-            term="kv_cache",
-            name=f"KV on all {layers} layers instead of {shapes.n_full}",
-            bytes=lambda e: every_layer_kv_bytes(shapes, e.request.element_bytes) * _tokens(e),
+    found: list[tuple[str, str, Callable[[Error], float]]] = [
+        *((term, "", lambda e: e.measured_bytes) for term in ("weights", "total", *TERM_NAMES)),
+        (
+            "kv_cache",
+            f"KV on all {layers} layers instead of {shapes.n_full}",
+            lambda e: every_layer_kv_bytes(shapes, e.request.element_bytes) * _tokens(e),
         ),
-        Suspect(
-            term="kv_cache",
-            name="KV in float32",
-            bytes=lambda e: kv_bytes_per_token(shapes, 4) * _tokens(e),
+        (
+            "kv_cache",
+            f"KV on the {shapes.n_linear} linear layers instead of the {shapes.n_full} others",
+            lambda e: per_token * _tokens(e) * shapes.n_linear / max(1, shapes.n_full),
         ),
-        Suspect(
-            term="state",
-            name="state in bf16",
-            bytes=lambda e: (whole / 2 + _conv_bytes(e)) * e.request.batch,
-        ),
-        Suspect(
-            term="state",
-            name="conv state in float32",
-            bytes=lambda e: (whole + 2 * _conv_bytes(e)) * e.request.batch,
-        ),
-        Suspect(
-            term="conv_state",
-            name="conv state in float32",
-            bytes=lambda e: 2 * _conv_bytes(e) * e.request.batch,
-        ),
+        ("kv_cache", "KV in float32", lambda e: kv_bytes_per_token(shapes, 4) * _tokens(e)),
+        ("kv_cache", "keys or values only", lambda e: per_token * _tokens(e) / 2),
+        ("kv_cache", "no KV", lambda e: 0),
+        ("state", "no state", lambda e: 0),
+        ("state", "state in bf16", lambda e: (whole / 2 + _conv_bytes(e)) * e.request.batch),
+        ("state", "conv state in float32", lambda e: (whole + 2 * _conv_bytes(e)) * e.request.batch),
+        ("conv_state", "conv state in float32", lambda e: 2 * _conv_bytes(e) * e.request.batch),
+        *(("weights", f"weights in {bits} bits", lambda e, b=bits: _in_bits(e, b)) for bits in (4, 8, 32)),
         *_weights(example),
-        *_units(),
     ]
     if contexts > 1:
-        found += _inputs(example)
-    return [*found, *_changed_shapes(example)]
+        found.append(("kv_cache", "KV of 4,096 tokens whatever is asked", lambda e: per_token * 4096))
+        found += [
+            (
+                "kv_cache",
+                f"context clamped to {limit:,} tokens",
+                lambda e, limit=limit: per_token * e.request.batch * min(e.request.context_tokens, limit),  # type: ignore[misc]
+            )
+            for limit in (131_072, 256_000)
+        ]
+    return [*(Suspect(term=term, name=name, bytes=b) for term, name, b in found), *_changed_shapes(example)]
 
 
 def _tokens(error: Error) -> int:
@@ -105,66 +131,20 @@ def _conv_bytes(error: Error) -> int:
     return shapes.n_linear * shapes.conv_channels * shapes.conv_width * error.request.element_bytes
 
 
-def _weights(example: Error) -> list[Suspect]:
+def _in_bits(error: Error, bits: int) -> float:
+    return error.measured_bytes * bits / 8 / error.request.element_bytes
+
+
+def _weights(example: Error) -> list[tuple[str, str, Callable[[Error], float]]]:
     request, shapes = example.request, example.request.shapes
-    found = []
+    found: list[tuple[str, str, Callable[[Error], float]]] = []
     if nominal_parameters(request) != text_parameters(shapes):
-        found.append(
-            Suspect(
-                term="weights",
-                name="the round parameters in the model's name",
-                bytes=lambda e: nominal_parameters(e.request) * e.request.element_bytes,
-            )
-        )
+        name = "the round parameters in the model's name"
+        found.append(("weights", name, lambda e: nominal_parameters(e.request) * e.request.element_bytes))
     if not shapes.tied_embeddings:
         head = request.element_bytes * shapes.vocabulary * shapes.hidden
-        found.append(Suspect(term="weights", name="no lm_head", bytes=lambda e: e.measured_bytes - head))
+        found.append(("weights", "no lm_head", lambda e: e.measured_bytes - head))
     return found
-
-
-def _units() -> list[Suspect]:
-    return [
-        suspect
-        for term in ("weights", "kv_cache", "recurrent_state", "conv_state", "state", "total")
-        for suspect in (
-            Suspect(term=term, name="GiB for GB", bytes=lambda e: e.measured_bytes * GIB_FOR_GB),
-            Suspect(term=term, name="GB for GiB", bytes=lambda e: e.measured_bytes / GIB_FOR_GB),
-        )
-    ]
-
-
-def _inputs(example: Error) -> list[Suspect]:
-    """Terms that ignore a part of the request."""
-    shapes, layers = example.request.shapes, example.request.shapes.n_full + example.request.shapes.n_linear
-    per_token = kv_bytes_per_token(shapes, example.request.element_bytes)
-    return [
-        Suspect(term="kv_cache", name="KV of one sequence only", bytes=lambda e: per_token * e.request.context_tokens),
-        Suspect(term="kv_cache", name="KV of 4,096 tokens whatever is asked", bytes=lambda e: per_token * 4096),
-        Suspect(
-            term="kv_cache",
-            name=f"KV on all {layers} layers instead of {shapes.n_full}, of one sequence only",
-            bytes=lambda e: every_layer_kv_bytes(e.request.shapes, e.request.element_bytes) * e.request.context_tokens,
-        ),
-        Suspect(
-            term="state",
-            name="the state of one sequence only",
-            bytes=lambda e: recurrent_bytes_per_sequence(shapes) + _conv_bytes(e),
-        ),
-        Suspect(
-            term="recurrent_state",
-            name="the state of one sequence only",
-            bytes=lambda e: recurrent_bytes_per_sequence(shapes),
-        ),
-        Suspect(term="conv_state", name="the state of one sequence only", bytes=_conv_bytes),
-        *(
-            Suspect(
-                term="kv_cache",
-                name=f"context clamped to {limit:,} tokens",
-                bytes=lambda e, limit=limit: per_token * e.request.batch * min(e.request.context_tokens, limit),  # type: ignore[misc]
-            )
-            for limit in (131_072, 256_000)
-        ),
-    ]
 
 
 def _changed_shapes(example: Error) -> list[Suspect]:
