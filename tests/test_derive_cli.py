@@ -45,9 +45,9 @@ def test_ledger_outside_the_domain_is_refused() -> None:
     [
         (["--variant", "what"], "variant 'what' starts with 'what', not with text or default"),
         (["--variant", "text-what"], "variant 'text-what': 'what' is none of "),
-        (["--model", "qwen3.5-28b"], "no model is called 'qwen3.5-28b'; near misses: "),
+        (["--model", "qwen3.5-28b"], "no model is called 'qwen3.5-28b'; near: "),
         (["--model", "missing/config.json"], "model file missing/config.json does not exist"),
-        (["--fake", "h2000"], "no GPU is labelled 'h2000'; near misses: h200, "),
+        (["--fake", "h2000"], "no GPU is labelled 'h2000'; near: h200, "),
         (["--fake", "a100"], "FAKE=a100 can be a100-40gb or a100-80gb; say which"),
     ],
 )
@@ -70,12 +70,12 @@ def test_derive_of_the_torch_reference_is_refused_as_replay_only(tmp_path: Path)
     assert (1, True) == (result.exit_code, "replay only" in result.stderr)
 
 
-@pytest.mark.parametrize("command", ["derived", "explain"])
+@pytest.mark.parametrize("command", ["derived", "explain", "verify"])
 def test_without_a_formula_those_that_there_are_are_listed_above_the_last_line(command: str) -> None:
     done = run(command)
     *listed, last = done.stderr.splitlines()
     assert 2 == done.exit_code
-    assert last.startswith(f"exit 2: bad input: {'FILE' if command == 'derived' else 'FROM'}: is missing")
+    assert last.startswith(f"exit 2: bad input: {'FROM' if command == 'explain' else 'FILE'}: is missing")
     assert any(line.startswith("qwen3.5-27b text prefill 5.23.0 (transformers; torch ") for line in listed)
 
 
@@ -100,3 +100,19 @@ def test_words_of_several_formulas_or_of_none_are_refused_with_a_list(text: str)
 def test_change_is_told_as_json() -> None:
     lines = json.loads(run("explain", file("prefill", "5.17.0"), file("prefill", "5.23.0"), "--json").stdout)
     assert any("change: − 33,024·B·L" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "option", ["--shapes=0", "--shapes=-1", "--seed=-1", "--most-context=0", "--most-batch=0", "--least-context=300000"]
+)
+def test_verify_of_shapes_that_are_none_is_refused(option: str) -> None:
+    done = run("verify", "qwen3.5-27b text prefill 5.23.0", option)
+    assert (2, 1) == (done.exit_code, done.stderr.count("\n"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a156d8", "Qwen/Qwen3.5-27B prefill text 5.23.0", "qwen3.5-27b.text.prefill.9ef067287372", "9ef067287372"],
+)
+def test_formula_is_known_by_a_short_key_or_its_file_s_name(text: str) -> None:
+    assert 0 == run("derived", text).exit_code

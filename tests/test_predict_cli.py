@@ -143,6 +143,7 @@ def test_defaults_are_named_as_such() -> None:
         ("NVIDIA A100-SXM4-80GB", "a100-80gb"),
         ("H200", "h200"),
         ("NVIDIA H200", "h200"),
+        ("rtx4090", "rtx-4090"),
     ],
 )
 def test_card_is_known_as_people_write_it(written: str, label: str) -> None:
@@ -181,7 +182,7 @@ def test_question_that_is_not_understood_is_refused_in_one_line(arguments: tuple
     assert 1 == done.stderr.count("\n")
 
 
-@pytest.mark.parametrize(("written", "near"), [("h2000", "h200"), ("rtx4090", "rtx-4090"), ("a100-80", "a100-80gb")])
+@pytest.mark.parametrize(("written", "near"), [("h2000", "h200"), ("rtx409", "rtx-4090"), ("a100-80", "a100-80gb")])
 def test_nearest_card_is_named(written: str, near: str) -> None:
     assert near in run("predict", "--gpu", written).stderr
 
@@ -222,6 +223,10 @@ def test_weights_are_those_of_the_config_s_dtype(tmp_path: Path) -> None:
         ),
         ({"text_max_position_embeddings": "long"}, "max_position_embeddings must be a positive integer"),
         ({"text_config": []}, "text_config must be an object"),
+        ({"quantization_config": {}}, "quantization_config"),
+        ({"text_hidden_size": 4096}, "vision_config.out_hidden_size is 5120, but text_config.hidden_size 4096"),
+        ({"text_head_dim": 10_000_000}, "text_config.head_dim is 10,000,000, more than 4,096"),
+        ({"text_rope_parameters": {"rope_type": "yarn", "factor": 0}}, "the rope's factor must be 1 to 1,024, got 0"),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -275,3 +280,21 @@ def test_capacity_says_where_a_prompt_has_to_be_fed_in_chunks() -> None:
 
 def test_capacity_without_a_card_is_refused() -> None:
     assert (2, True) == ((done := run("capacity")).exit_code, "name the GPU" in done.stderr)
+
+
+@pytest.mark.parametrize(
+    "amount", ["9" * 400 + "GiB", "1" + "0" * 30 + "GiB", "0GiB", "-1GiB", "79.1", "79,1GiB", "inf GiB"]
+)
+def test_memory_that_no_card_has_is_refused(amount: str) -> None:
+    done = run("predict", "--gpu", "a100-80gb", f"--memory={amount}")
+    assert (2, True) == (done.exit_code, "is not an amount of memory" in done.stderr)
+
+
+@pytest.mark.parametrize("amount", ["81002MiB", "81,002 MiB", "81002 mib", "79.1 gib", "84.9GB"])
+def test_memory_is_read_as_people_write_it(amount: str) -> None:
+    assert ", as given\n" in run("predict", "--gpu", "a100-80gb", "--memory", amount).output
+
+
+def test_capacity_of_which_nothing_is_sure_says_so() -> None:
+    done = run("capacity", "--gpu", "h200", "--memory", "51.5GiB")
+    assert (4, "exit 4: nothing is sure to fit") == (done.exit_code, done.stdout.splitlines()[-1])

@@ -14,7 +14,7 @@ from vram_ledger.errors import InputError
 from vram_ledger.harness.records import Configuration, Phase, encode
 from vram_ledger.home import RESULTS
 
-SCHEMA = 1
+SCHEMA, SHORTEST_KEY = 1, 4
 MODEL_CLASSES = {"text": "Qwen3_5ForCausalLM", "default": "Qwen3_5ForConditionalGeneration"}
 PLAIN = {"dtype": "bfloat16", "kernels": "fla", "attention": "sdpa", "cache": "dynamic", "logits": "last"}
 WORDS = {
@@ -100,9 +100,9 @@ def named_formula(text: str, what: str, results: Path = RESULTS) -> Derived:
     """
     if text and Path(text).is_file():
         return read_derived(Path(text))
-    words = set(re.split(r"[\s·,]+", text.strip().lower())) - {""}
+    words = {word.rpartition("/")[2].removesuffix(".json") for word in re.split(r"[\s·,]+", text.lower()) if word}
     every = [read_derived(path) for path in sorted(results.glob("*/derived/*.json"))]
-    found = [formula for formula in every if words <= _words(formula)] if words else []
+    found = [formula for formula in every if _is_named(formula, words)] if words else []
     kinds = {(f.configuration, f.phase, f.environment.gpu_label) for f in found}
     if len(kinds) == 1:
         return max(found, key=lambda f: (_version(f.environment.transformers), _version(f.environment.torch)))
@@ -111,11 +111,17 @@ def named_formula(text: str, what: str, results: Path = RESULTS) -> Derived:
     raise DerivedError(f"{what}: {why}; above are the stored ones, each known by any of its words{listed}")
 
 
+def _is_named(formula: Derived, words: set[str]) -> bool:
+    """Whether each word is one of a formula's, or begins its key."""
+    own = _words(formula)
+    return all(word in own or (len(word) >= SHORTEST_KEY and formula.key.startswith(word)) for word in words)
+
+
 def _words(formula: Derived) -> set[str]:
     environment = formula.environment
     versions = (environment.transformers, environment.torch, environment.torch.partition("+")[0])
     own = (formula.configuration.model, variant_of(formula.configuration), formula.phase, formula.key)
-    return {*own, *versions, environment.gpu_label, formula.name}
+    return {*own, *versions, environment.gpu_label, formula.name.removesuffix(".json")}
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -8,11 +8,18 @@ from vram_ledger.analysis.derivation.derive import Program
 from vram_ledger.analysis.derivation.derived import Derived
 from vram_ledger.analysis.derivation.forms import Shape
 from vram_ledger.analysis.ground.files import with_rows
+from vram_ledger.errors import InputError
 from vram_ledger.harness.events import live_bytes, peak_event
 
 
 def random_shapes(count: int, most_batch: int, most_context: int, seed: int, least_context: int = 1) -> list[Shape]:
-    """Distinct shapes, log-uniform in both axes, so that short contexts are among them."""
+    """Distinct shapes, log-uniform in both axes, so that short contexts are among them; all there are, if fewer.
+
+    :class:`InputError` if the shortest context is longer than the longest.
+    """
+    if least_context > most_context:
+        raise InputError(f"contexts from {least_context:,} to {most_context:,} tokens are none")
+    count = min(count, most_batch * (most_context - least_context + 1))
     chance = np.random.default_rng(seed)
     found: dict[Shape, None] = {}
     while len(found) < count:

@@ -47,7 +47,7 @@ _VISION_FIELDS = {
 
 DTYPES = ("bfloat16", "float16", "float32")
 MOST = 10**7  # of any size in a config: the largest vocabulary is a fraction of it, and products stay below 2**63
-MOST_LAYERS = 10_000
+MOST_LAYERS, MOST_HEAD_DIM, MOST_STRETCH = 10_000, 4_096, 1_024
 
 
 class ConfigError(InputError):
@@ -169,8 +169,13 @@ def _limit(text: dict[str, Any], where: str) -> int | None:
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
     factor = rope.get("factor", 1) if isinstance(rope, dict) else 1
     original = rope.get("original_max_position_embeddings", most) if isinstance(rope, dict) else most
-    stretched = isinstance(factor, int | float) and isinstance(original, int) and factor > 1
-    return max(most, int(original * factor)) if stretched else most
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 1 <= factor <= MOST_STRETCH:
+        raise ConfigError(f"{where}: the rope's factor must be 1 to {MOST_STRETCH:,}, got {_short(factor)}")
+    if not _positive(original):
+        raise ConfigError(
+            f"{where}: original_max_position_embeddings must be a positive integer, got {_short(original)}"
+        )
+    return max(most, int(original * factor))
 
 
 def shapes_from(config: dict[str, Any], where: str) -> Shapes:
@@ -200,6 +205,10 @@ def shapes_from(config: dict[str, Any], where: str) -> Shapes:
     if n_full + n_linear > MOST_LAYERS:
         problems.append(f"{prefix}num_hidden_layers is {n_full + n_linear:,}, more than {MOST_LAYERS:,}")
     vision = _vision(config, problems)
+    if vision is not None and numbers["hidden"] and vision.out_hidden not in (0, numbers["hidden"]):
+        problems.append(
+            f"vision_config.out_hidden_size is {vision.out_hidden}, but {prefix}hidden_size {numbers['hidden']}"
+        )
     rotated = _rotated_share(text, prefix, problems)
     if problems:
         raise ConfigError(f"{where}: {'; '.join(problems)}")
@@ -226,7 +235,7 @@ def _of_another_family(config: dict[str, Any], text: dict[str, Any]) -> str:
         return "num_experts: a mixture of experts is not of the Qwen3.5 dense family"
     if text.get("attn_output_gate") is False:
         return "attn_output_gate is false: the family's attention has an output gate"
-    if config.get("quantization_config") or text.get("quantization_config"):
+    if any(section.get("quantization_config") is not None for section in (config, text)):
         return "quantization_config: quantised weights are not known here, only those of one dtype"
     return ""
 
@@ -256,6 +265,10 @@ def _positive(value: object) -> bool:
 
 def _check_heads(sizes: dict[str, int], prefix: str, problems: list[str]) -> None:
     """Groups of heads share keys and values, so one count is a multiple of the other."""
+    for name in ("head_dim", "linear_key_dim", "linear_value_dim", "conv_width"):
+        if sizes[name] > MOST_HEAD_DIM:
+            key = (_TEXT_FIELDS | _LINEAR_FIELDS)[name]
+            problems.append(f"{prefix}{key} is {sizes[name]:,}, more than {MOST_HEAD_DIM:,}")
     for many, few in (("query_heads", "kv_heads"), ("linear_value_heads", "linear_key_heads")):
         if sizes[many] and sizes[few] and sizes[many] % sizes[few]:
             names = _TEXT_FIELDS | _LINEAR_FIELDS

@@ -10,6 +10,7 @@ from vram_ledger.errors import InputError
 from vram_ledger.names import nearest, plain
 
 LEAST_REPORTED = 0.9  # of the nominal memory: error correction and firmware take the rest (configs/gpus.toml)
+MOST_BYTES = 2**50  # more than any card has, or any node of them
 UNITS = {"GB": 10**9, "GiB": 2**30, "MB": 10**6, "MiB": 2**20}
 
 
@@ -72,6 +73,7 @@ def _labels(name: str, path: Path) -> list[str]:
         lambda label, section: label == wanted,
         lambda label, section: section.get("family") == wanted,
         lambda label, section: wanted in map(plain, section["names"]),
+        lambda label, section: label.replace("-", "") == wanted.replace("-", ""),
     ):
         if found := [label for label, section in sections.items() if named(label, section)]:
             return found
@@ -90,9 +92,10 @@ def _sections(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_amount(text: str) -> int:
-    """Bytes of an amount such as "79.1GiB", more than none; :class:`CardError` for anything else."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(GB|GiB|MB|MiB|B)", text.strip())
-    size = int(float(found[1]) * UNITS.get(found[2], 1)) if found else 0
-    if not size:
-        raise CardError(f"{text!r} is not an amount of memory such as 79.1GiB or 24564MiB")
+    """Bytes of an amount such as "79.1GiB", "81,002 MiB"; :class:`CardError` for anything else, or beyond any card."""
+    found = re.fullmatch(r"(\d{1,3}(?:,\d{3})+|\d{1,20}(?:\.\d{1,20})?)\s*([GM]I?B|B)", text.strip().upper(), re.ASCII)
+    units = {name.upper(): size for name, size in UNITS.items()}
+    size = int(float(found[1].replace(",", "")) * units.get(found[2], 1)) if found else 0
+    if not 0 < size <= MOST_BYTES:
+        raise CardError(f"{text[:60]!r} is not an amount of memory such as 79.1GiB or 24564MiB")
     return size

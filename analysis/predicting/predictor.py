@@ -8,7 +8,7 @@ from vram_ledger.analysis.derivation.derived_files import variant_of
 from vram_ledger.analysis.estimating.breakdown import Request
 from vram_ledger.analysis.formula.shapes import Shapes, resident_bytes
 from vram_ledger.analysis.formula.terms import element_bytes
-from vram_ledger.analysis.ground.cards import Card
+from vram_ledger.analysis.ground.cards import Card, sizes_text
 from vram_ledger.analysis.predicting.prediction import FITS, Outside, Prediction, Seen, prediction
 from vram_ledger.analysis.predicting.program import MASK_TOKENS
 from vram_ledger.analysis.predicting.simulated import Excess
@@ -98,9 +98,10 @@ class Predictor:
         what = f"{request.text}: nothing stored{of} tells the transient of variant {variant!r} there"
         if chunk % MASK_TOKENS:
             return f"{what}; chunks of a multiple of {MASK_TOKENS} tokens are known"
+        weights = sizes_text(self.resident_bytes)
         return (
-            f"{what}; derive its formula (make derive MODEL={self.model} VARIANT={variant}), "
-            "or replay it (vram-ledger log)"
+            f"{what} (weights alone: {weights}); derive its formula (make derive MODEL={self.model} "
+            f"VARIANT={variant}), or replay it (vram-ledger log)"
         )
 
     @property

@@ -31,7 +31,7 @@ from vram_ledger.harness.records import Configuration, Phase, encode
 from vram_ledger.home import RUNS
 from vram_ledger.names import tokens, whole
 
-WORKERS, MOST_BATCH = 2, 65_536
+WORKERS, MOST_BATCH, MOST_CONTEXT = 2, 65_536, 1_048_576
 FORMULA = 'A stored formula: a path, or words such as "qwen3.5-27b text prefill 5.23.0"'
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 VariantOption = Annotated[
@@ -74,19 +74,19 @@ def derive_model(
 
 
 def verify_formulas(
-    files: Annotated[list[str], typer.Argument(help=f"{FORMULA}; several.", metavar="FILE")],
+    files: Annotated[list[str] | None, typer.Argument(help=f"{FORMULA}; several.", metavar="FILE")] = None,
     model: Annotated[str, typer.Option(help="Path of the config.json, if it is not in configs/models.")] = "",
     fake: FakeOption = "h200",
-    shapes: Annotated[int, typer.Option(help="Random shapes to replay.")] = 200,
-    most_batch: Annotated[int, typer.Option(help="Largest batch.")] = 64,
-    most_context: Annotated[int, typer.Option(help="Longest context.")] = 262_144,
-    least_context: Annotated[int, typer.Option(help="Shortest context.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of the shapes.")] = 1,
+    shapes: Annotated[int, typer.Option(min=1, max=100_000, help="Random shapes to replay.")] = 200,
+    most_batch: Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Largest batch.")] = 64,
+    most_context: Annotated[int, typer.Option(min=1, max=MOST_CONTEXT, help="Longest context.")] = 262_144,
+    least_context: Annotated[int, typer.Option(min=1, max=MOST_CONTEXT, help="Shortest context.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the shapes.")] = 1,
     results: ResultsOption = RUNS,
 ) -> None:
     """Replay random shapes and hold each formula against them, to the byte; stores what was compared."""
     worst = 0
-    for formula in [named_formula(file, "FILE") for file in files]:
+    for formula in [named_formula(file, "FILE") for file in files or [""]]:
         chosen = random_shapes(shapes, most_batch, most_context, seed, least_context)
         configuration = formula.configuration
         with replaying(model or configuration.model, fake, configuration.model_class) as replays:
@@ -118,7 +118,8 @@ def print_ledger(
         peak = {"batch": shape[0], "context_tokens": shape[1], "peak_bytes": formula.peak_bytes(*shape)}
         typer.echo(json.dumps(peak | {"piece": encode(piece), "formula": encode(formula)}, ensure_ascii=False))
         return
-    _print([*formula_text(formula), "", *ledger_markdown(formula, regime, piece, *shape)])
+    _print([formula.name, *formula_text(formula), "", *ledger_markdown(formula, regime, piece, *shape)])
+    typer.echo(f"exit 0: {formula.peak_bytes(*shape):,} B at the peak")
 
 
 def explain_change(
@@ -132,14 +133,15 @@ def explain_change(
         typer.echo(json.dumps(lines, ensure_ascii=False))
         return
     _print(lines)
+    typer.echo("exit 0: compared")
 
 
 def simulate_allocator(
     model: ModelOption = "qwen3.5-27b",
     variant: Annotated[list[str] | None, typer.Option(help='Such as "text-chunk8192"; else default.')] = None,
     fake: FakeOption = "h200",
-    shapes: Annotated[int, typer.Option(help="Random shapes a phase.")] = 80,
-    seed: Annotated[int, typer.Option(help="Of the shapes.")] = 5,
+    shapes: Annotated[int, typer.Option(min=1, max=100_000, help="Random shapes a phase.")] = 80,
+    seed: Annotated[int, typer.Option(min=0, help="Of the shapes.")] = 5,
     results: ResultsOption = RUNS,
 ) -> None:
     """Store what a device must have for random shapes of a model, by the caching allocator's rules."""

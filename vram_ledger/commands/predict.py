@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vram_ledger.analysis.predicting.predictor import Predictor
     from vram_ledger.harness.records import Phase
 
+CAPACITY = {0: "predicted", 1: "does not fit", 4: "nothing is sure to fit"}
 DEFAULT_CONTEXT, DEFAULT_BATCH, DEFAULT_PHASE, MOST_BATCH, WIDE_COLUMNS = "4096", "1", "prefill", 65_536, 104
 
 ModelOption = Annotated[str, typer.Option(help="Name in configs/models, path of a config.json, or its folder.")]
@@ -164,7 +165,7 @@ def show_capacity(
 ) -> None:
     """Print what fits a GPU: the longest context for each batch, and the largest batch for each context.
 
-    Exit code: 0 if anything is sure to fit, 1 if nothing can.
+    Exit code: 0 if anything is sure to fit, 1 if nothing can, 4 if something may.
     """
     from vram_ledger.analysis.predicting.advice import weights_text
     from vram_ledger.analysis.predicting.capacity import frontier
@@ -176,15 +177,16 @@ def show_capacity(
     assert predictor.card is not None
     found = [frontier(predictor, phase) for phase in PHASES]
     fits = any(row.possible for f in found for row in f.contexts)
+    code = 0 if any(row.certain for f in found for row in f.contexts) else 4 if fits else 1
     if as_json:
         typer.echo(json.dumps([encode(f) for f in found], ensure_ascii=False))
-        raise typer.Exit(0 if fits else 1)
+        raise typer.Exit(code)
     if fits:
         _print_frontiers(predictor, found)
     else:
         typer.echo(weights_text(predictor, predictor.card) or "Not one sequence of one token fits beside the weights.")
-    typer.echo("exit 0: predicted" if fits else "exit 1: does not fit")
-    raise typer.Exit(0 if fits else 1)
+    typer.echo(f"exit {code}: {CAPACITY[code]}")
+    raise typer.Exit(code)
 
 
 def _print_frontiers(predictor: "Predictor", found: "list[Frontier]") -> None:
