@@ -50,6 +50,8 @@ def environment(device: str = "emulated", card: str = CARD) -> Environment:
         triton="3.8.0",
         gpu_multiprocessors=108,
         emulation="0123456789ab" if device == "emulated" else None,
+        gpu_uuid="0c1e" if device == "cuda" else None,
+        driver="580.1" if device == "cuda" else None,
     )
 
 

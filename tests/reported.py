@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Collection
 from pathlib import Path
 
-from tests.synthetic import ENVIRONMENT, SHAPES, campaign, workload, write
+from tests.synthetic import SHAPES, campaign, on_card, workload, write
 from vram_ledger.analysis.calibrating.calibration import make_calibration, write_calibration
 from vram_ledger.analysis.estimating.breakdown import QUANTITIES
 from vram_ledger.analysis.judging.drift import all_fitted_terms, judge
@@ -36,7 +36,7 @@ def stored(folder: Path, results: ResultsFile | None = None, calibrated: bool = 
 
 def of_a_card(refused: Collection[tuple[int, int]] = ()) -> ResultsFile:
     """The synthetic campaign as a card has it: all five counters, a GiB apart, and these (batch, context) refused."""
-    own = campaign(environment=dataclasses.replace(ENVIRONMENT, device="cuda", gpu_label="h100"))
+    own = campaign(environment=on_card(campaign()).environment)
     lines = tuple(
         dataclasses.replace(
             m, outcome=OOM if (m.workload.batch, m.workload.context_tokens) in refused else _counted(m.outcome)

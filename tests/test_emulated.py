@@ -197,7 +197,9 @@ def test_tuning_in_one_process_alone_is_no_drift() -> None:
 def guessing(results: ResultsFile, numbers: range) -> ResultsFile:
     """A file of which these lines have an invented read, and bytes that no formula gives."""
     lines = [
-        changed(m, guessed=(GUESS,), held_bytes=12345) if i in numbers and isinstance(m.outcome, Measured) else m
+        changed(m, guessed=(GUESS,), held_bytes=m.outcome.warm.requested_bytes)
+        if i in numbers and isinstance(m.outcome, Measured)
+        else m
         for i, m in enumerate(results.measurements)
     ]
     return dataclasses.replace(results, measurements=tuple(lines))

@@ -47,7 +47,9 @@ def test_json_is_all_that_is_on_standard_output(arguments: tuple[object, ...], h
 
 
 def test_campaign_is_told_as_json_and_all_else_goes_to_standard_error(here: Path) -> None:
-    (here / "g.toml").write_text("repeats = 1\n[[points]]\ncontexts_tokens = [64]\nbatches = [1]\n", encoding="utf-8")
+    (here / "g.toml").write_text(
+        "repeats = 1\n[[points]]\ncontexts_tokens = [64, 1000]\nbatches = [1, 4]\n", encoding="utf-8"
+    )
     done = invoke("measure", "--fake", "h200", "--model", NANO, "--grid", "./g.toml", "--json")
     (own,) = json.loads(done.stdout)
     assert (done.exit_code, NANO) == (own["exit_code"], own["verdicts"][0]["configuration"]["model"])

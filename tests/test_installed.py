@@ -79,7 +79,7 @@ def test_report_is_written_to_the_user_s_own_folder(run: Run, tmp_path: Path, si
 
 def test_campaign_is_run_and_goes_to_the_user_s_own_folder(run: Run, tmp_path: Path) -> None:
     grid = tmp_path / "g.toml"
-    grid.write_text("repeats = 1\n[[points]]\ncontexts_tokens = [64]\nbatches = [1]\n", encoding="utf-8")
+    grid.write_text("repeats = 1\n[[points]]\ncontexts_tokens = [64, 1000]\nbatches = [1, 4]\n", encoding="utf-8")
     done = run("measure", "--fake", "h200", "--model", NANO, "--grid", str(grid))
     assert "workloads on file" in done.stdout, done.stderr
     (file,) = (tmp_path / "runs").rglob("*.jsonl")

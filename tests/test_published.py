@@ -34,7 +34,17 @@ def test_every_published_number_has_an_entry_in_the_changelog() -> None:
 
 @pytest.mark.parametrize(("seed", "zone", "locale"), [("0", "UTC", "C"), ("4711", "Asia/Kathmandu", "C.UTF-8")])
 def test_regenerating_leaves_every_file_as_it_is(tmp_path: Path, seed: str, zone: str, locale: str) -> None:
-    for name in ("vram_ledger", "analysis", "harness", "configs", "results", "docs", "CHANGELOG.md", "Makefile"):
+    for name in (
+        "vram_ledger",
+        "analysis",
+        "harness",
+        "configs",
+        "results",
+        "docs",
+        "CHANGELOG.md",
+        "Makefile",
+        "pyproject.toml",
+    ):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, tmp_path / name, symlinks=True)

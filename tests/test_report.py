@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.invoked import invoke
 from tests.reported import frontiers, points, stored
-from tests.synthetic import CONFIG, CONFIGURATION, campaign
+from tests.synthetic import CONFIG, CONFIGURATION, campaign, on_card
 from vram_ledger.analysis.predicting.capacity import Largest
 from vram_ledger.analysis.refereeing.campaign import read_campaign
 from vram_ledger.analysis.reporting.capacity import card_frontiers
@@ -69,8 +69,7 @@ def test_every_figure_of_a_replay_says_so(report: Report) -> None:
 
 
 def test_a_card_is_never_called_fake(tmp_path: Path) -> None:
-    environment = dataclasses.replace(campaign().environment, device="cuda", gpu_label="h100")
-    file = stored(tmp_path, campaign(environment=environment))
+    file = stored(tmp_path, on_card(campaign()))
     assert "FAKE" not in build([file]).html
 
 
@@ -110,7 +109,7 @@ def test_whatever_was_measured_is_escaped(tmp_path: Path, monkeypatch: pytest.Mo
     shutil.copy(CONFIG, models / f"{SCRIPT}.json")
     shutil.copy(ROOT / "configs" / "gpus.toml", models.parent)
     monkeypatch.setattr("vram_ledger.analysis.judging.campaign.MODELS", models)
-    changed = {"gpu_name": SCRIPT, "platform": BROKEN, "gpu_label": f"{SCRIPT} {BROKEN}"}
+    changed = {"gpu_name": SCRIPT, "platform": BROKEN, "gpu_label": f"fake-{SCRIPT} {BROKEN}"}
     own = campaign(environment=dataclasses.replace(campaign().environment, **changed))  # type: ignore[arg-type]
     results = dataclasses.replace(own, measurements=tuple(map(_hostile, own.measurements)))
     made = build([stored(tmp_path, results, calibrated=False)])
@@ -179,11 +178,11 @@ def test_drift_is_on_the_page(tmp_path: Path) -> None:
     own = campaign()
     first = own.measurements[0]
     assert isinstance(first.outcome, Measured)
-    grown = dataclasses.replace(first.outcome, weights_bytes=first.outcome.weights_bytes + 4096)
+    grown = dataclasses.replace(first.outcome, weights_bytes=first.outcome.weights_bytes - 4096)
     lines = (dataclasses.replace(first, outcome=grown), *own.measurements[1:])
     made = build([stored(tmp_path, dataclasses.replace(own, measurements=lines), calibrated=False)])
     assert '<b class="bad">DRIFT</b>' in made.html
-    assert '<td class="n">−4,096</td>' in made.html
+    assert '<td class="n">+4,096</td>' in made.html
     assert '<span class="bad">drift — weights' in made.html
 
 

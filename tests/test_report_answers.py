@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.reported import of_a_card, rooms_of_all_kinds, stored
-from tests.synthetic import campaign, write
+from tests.synthetic import campaign, on_card, write
 from vram_ledger.analysis.judging.campaign import main_campaigns
 from vram_ledger.analysis.reporting.capacity import ASKED_TOKENS, CARDS, card_frontiers, rooms
 from vram_ledger.analysis.reporting.report import Report, build
@@ -173,6 +173,13 @@ def test_a_model_that_nobody_owns_is_shown_where_there_is_no_other() -> None:
 
 
 def _emulated() -> ResultsFile:
-    own = campaign()
-    environment = dataclasses.replace(own.environment, device="emulated", gpu_label="emulated-l40s")
+    own = on_card(campaign())
+    environment = dataclasses.replace(
+        own.environment,
+        device="emulated",
+        gpu_label="emulated-l40s",
+        gpu_uuid=None,
+        driver=None,
+        emulation="0123456789ab",
+    )
     return dataclasses.replace(own, environment=environment)
