@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BIG, CONFIGS, ROOT
-from tests.synthetic import ENVIRONMENT, SHAPES, campaign, workload, write
+from tests.synthetic import ENVIRONMENT, SHAPES, campaign, on_card, workload, write
 from vram_ledger.analysis.calibrating.calibration import make_calibration, write_calibration
 from vram_ledger.analysis.derivation.derived_files import variant_of
 from vram_ledger.analysis.formula.shapes import ConfigError
@@ -35,7 +35,7 @@ from vram_ledger.harness.records import Environment, Measured, Measurement, OutO
 GPUS = CONFIGS / "gpus.toml"
 GIB = 2**30
 ON_CARD: Environment = dataclasses.replace(
-    ENVIRONMENT, device="cuda", gpu_label="h200", gpu_name="NVIDIA H200", gpu_total_bytes=140 * GIB
+    on_card(campaign()).environment, gpu_label="h200", gpu_name="NVIDIA H200", gpu_total_bytes=140 * GIB
 )
 
 
@@ -48,6 +48,8 @@ def stored(
 ) -> ResultsFile:
     """A synthetic campaign below ``folder``, its raw lines or its calibration or both."""
     results = campaign(environment=environment, noise_bytes=noise)
+    if environment.device == "cuda":
+        results = dataclasses.replace(on_card(results), environment=environment)
     place = folder / environment.gpu_label / "default"
     place.mkdir(parents=True)
     if raw:
