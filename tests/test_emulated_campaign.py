@@ -8,7 +8,7 @@ from time import monotonic
 import pytest
 
 from tests.conftest import BIG, CONFIGS, NANO, ROOT
-from tests.synthetic import ENVIRONMENT
+from tests.emulated import environment
 from vram_ledger.harness.child import Nurseries
 from vram_ledger.harness.emulation.profile import emulation_of, profile_of
 from vram_ledger.harness.gpus import labelled, read_gpus
@@ -131,7 +131,7 @@ def troubled(folder: Path, monkeypatch: pytest.MonkeyPatch, trouble: str) -> tup
     )
     nurseries = Nurseries("tests.workers.troubled", plan.variables)
     try:
-        with open_results(folder / "r.jsonl", ENVIRONMENT) as writer:
+        with open_results(folder / "r.jsonl", environment()) as writer:
             summary = Campaign(plan, writer, lambda left, name: None, nurseries.start).run()
     finally:
         nurseries.close()
