@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vram_ledger.errors import InputError, WrongEnvironment
 from vram_ledger.harness.inputs import InputFields, read_toml
-from vram_ledger.names import nearest, plain
+from vram_ledger.names import cards_meant, nearest, plain
 
 # A card reports less than its label where firmware or ECC keeps some (an L40 with ECC: 7 %), never much more.
 LEAST_SHARE, MOST_SHARE = 0.90, 1.02
@@ -143,11 +143,9 @@ def labelled(gpus: tuple[Gpu, ...], label: str) -> tuple[Gpu, ...]:
 
     :class:`InputError` lists near misses.
     """
-    wanted = "" if "/" in label else plain(label)
-    exact = tuple(g for g in gpus if g.label == wanted)
-    family = tuple(g for g in gpus if g.family == wanted)
-    if found := exact or family or tuple(g for g in gpus if wanted in map(plain, g.names)):
-        return found
+    meant = cards_meant("" if "/" in label else label, {g.label: (g.family, g.names) for g in gpus})
+    if meant:
+        return tuple(g for g in gpus if g.label in meant)
     known = sorted({g.label for g in gpus} | {g.family for g in gpus})
     near = nearest(label, known) or f"; known: {', '.join(known)}"
     raise InputError(f"no GPU is labelled {label!r}{near}. Labels are the sections of configs/gpus.toml")

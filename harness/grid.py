@@ -24,10 +24,9 @@ from vram_ledger.harness.records import (
     Phase,
     Workload,
 )
-from vram_ledger.names import nearest, plain
+from vram_ledger.names import MOST_BATCH, nearest, plain
 
 MOST_CONTEXT_TOKENS = 4_194_304
-MOST_BATCH = 65_536
 WORST_CONDITION = 30.0
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 DTYPES = ("bfloat16", "float16", "float32")

@@ -2,12 +2,12 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from vram_ledger.errors import InputError
 
 MAKERS = ("nvidia", "geforce", "tesla")
-MOST_TOKENS = 2**40
+MOST_TOKENS, MOST_BATCH = 2**40, 65_536
 TOKENS = re.compile(r"(\d+(?:[,_]\d{3})*|\d+(?:\.\d+)?)\s*([km]?)i?(?:\s*tok(?:ens?)?)?", re.IGNORECASE | re.ASCII)
 THOUSANDS = {"": 1, "k": 1024, "m": 1024**2}
 
@@ -29,6 +29,18 @@ def nearest(given: str, known: Iterable[str], count: int = 4) -> str:
     return f"; near: {', '.join(near)}" if near else ""
 
 
+def cards_meant(name: str, cards: Mapping[str, tuple[str, Iterable[str]]]) -> list[str]:
+    """The labels that a card's name can mean: its own, else those of its family, else of what CUDA calls it.
+
+    cards: by label, the family and CUDA's names.
+    """
+    wanted = plain(name)
+    if wanted in cards:
+        return [wanted]
+    family = [label for label, (own, _) in cards.items() if own == wanted]
+    return family or [label for label, (_, names) in cards.items() if wanted in map(plain, names)]
+
+
 def tokens(text: str, what: str) -> int:
     """Tokens, 1 or more: "131072", "131,072", "128k" (131,072), "1M"; :class:`InputError` names ``what``."""
     found = TOKENS.fullmatch(text.strip()) if len(text) < 40 else None
@@ -38,9 +50,9 @@ def tokens(text: str, what: str) -> int:
     return int(value)
 
 
-def whole(text: str, what: str, most: int) -> int:
-    """A whole number from 1 to ``most``, "1,024" too; :class:`InputError` names ``what``."""
-    plain_text = text.strip().replace(",", "").replace("_", "")
-    if not (plain_text.isascii() and plain_text.isdigit() and len(plain_text) < 20 and 1 <= int(plain_text) <= most):
-        raise InputError(f"{what} is a whole number from 1 to {most:,}; got {text!r}")
-    return int(plain_text)
+def sequences(text: str) -> int:
+    """A batch, 1 to :data:`MOST_BATCH`, "1,024" too; :class:`InputError` for anything else."""
+    digits = text.strip().replace(",", "").replace("_", "")
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 20 and 1 <= int(digits) <= MOST_BATCH):
+        raise InputError(f"batch is a whole number from 1 to {MOST_BATCH:,}; got {text!r}")
+    return int(digits)

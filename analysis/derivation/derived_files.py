@@ -105,7 +105,7 @@ def named_formula(text: str, what: str, results: Path = RESULTS) -> Derived:
     found = [formula for formula in every if _is_named(formula, words)] if words else []
     kinds = {(f.configuration, f.phase, f.environment.gpu_label) for f in found}
     if len(kinds) == 1:
-        return max(found, key=lambda f: (_version(f.environment.transformers), _version(f.environment.torch)))
+        return max(found, key=lambda f: (version(f.environment.transformers), version(f.environment.torch)))
     why = "is missing" if not text else f"{text!r} is {'several formulas' if found else 'neither a file nor a formula'}"
     listed = "".join(f"\n{_text(formula)}" for formula in found or every)
     raise DerivedError(f"{what}: {why}; above are the stored ones, each known by any of its words{listed}")
@@ -124,7 +124,8 @@ def _words(formula: Derived) -> set[str]:
     return {*own, *versions, environment.gpu_label, formula.name.removesuffix(".json")}
 
 
-def _version(text: str) -> tuple[int, ...]:
+def version(text: str) -> tuple[int, ...]:
+    """A version's numbers, by which the newest is found."""
     return tuple(int(part) for part in re.findall(r"\d+", text))
 
 

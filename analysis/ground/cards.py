@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vram_ledger.errors import InputError
-from vram_ledger.names import nearest, plain
+from vram_ledger.names import cards_meant, nearest, plain
 
 LEAST_REPORTED = 0.9  # of the nominal memory: error correction and firmware take the rest (configs/gpus.toml)
 MOST_BYTES = 2**50  # more than any card has, or any node of them
@@ -33,7 +33,11 @@ class Card:
 
 def read_cards(path: Path) -> dict[str, Card]:
     """Every section of ``gpus.toml``, by label: what such a card reported; if that is not known, nominal memory."""
-    return {label: _card(label, section) for label, section in _sections(path).items()}
+    return _cards(_sections(path))
+
+
+def _cards(sections: dict[str, dict[str, Any]]) -> dict[str, Card]:
+    return {label: _card(label, section) for label, section in sections.items()}
 
 
 def _card(label: str, section: dict[str, Any]) -> Card:
@@ -54,10 +58,11 @@ def card_of(label: str, path: Path, memory: str = "") -> Card:
 
     :class:`CardError` names near labels, or the sizes that a family's label stands for.
     """
-    found = _labels(label, path)
+    sections = _sections(path)
+    found = _labels(label, sections)
     if len(found) > 1:
         raise CardError(f"{label} is {' or '.join(found)}: name the size")
-    cards = read_cards(path)
+    cards = _cards(sections)
     if not found:
         raise CardError(f"no GPU is labelled {label!r}{nearest(label, cards) or '; known: ' + ', '.join(cards)}")
     if not memory:
@@ -66,18 +71,11 @@ def card_of(label: str, path: Path, memory: str = "") -> Card:
     return Card(label=found[0], least_bytes=size, most_bytes=size, source=GIVEN)
 
 
-def _labels(name: str, path: Path) -> list[str]:
-    """The sections that a name can mean: a label, else a family, else what CUDA calls the card, as people write it."""
-    sections, wanted = _sections(path), plain(name)
-    for named in (
-        lambda label, section: label == wanted,
-        lambda label, section: section.get("family") == wanted,
-        lambda label, section: wanted in map(plain, section["names"]),
-        lambda label, section: label.replace("-", "") == wanted.replace("-", ""),
-    ):
-        if found := [label for label, section in sections.items() if named(label, section)]:
-            return found
-    return []
+def _labels(name: str, sections: dict[str, dict[str, Any]]) -> list[str]:
+    """The labels that a name can mean, also one whose words are run together, such as rtx4090."""
+    meant = cards_meant(name, {label: (s.get("family", label), s["names"]) for label, s in sections.items()})
+    together = plain(name).replace("-", "")
+    return meant or [label for label in sections if label.replace("-", "") == together]
 
 
 def sizes_text(least_bytes: int, most_bytes: int | None = None) -> str:

@@ -9,7 +9,13 @@ from pathlib import Path
 
 from vram_ledger.analysis.calibrating.calibration import Calibration, read_calibration
 from vram_ledger.analysis.derivation.derived import Derived
-from vram_ledger.analysis.derivation.derived_files import MODEL_CLASSES, configuration_of, read_derived, variant_of
+from vram_ledger.analysis.derivation.derived_files import (
+    MODEL_CLASSES,
+    configuration_of,
+    read_derived,
+    variant_of,
+    version,
+)
 from vram_ledger.analysis.evidence.lines import counting, measured
 from vram_ledger.analysis.formula.shapes import ConfigError, Shapes, read_config
 from vram_ledger.analysis.ground.cards import GIVEN, Card
@@ -156,7 +162,7 @@ class Library:
         paths = self._paths("*", "derived", f"{model}.{variant_of(configuration)}.{phase}.*.json")
         formulas = map(self.derived, paths)
         chosen = [f for f in formulas if tells(f.environment)]
-        for formula in sorted(chosen, key=lambda f: _version(f.environment.transformers), reverse=True):
+        for formula in sorted(chosen, key=lambda f: version(f.environment.transformers), reverse=True):
             yield derived_source(formula)
         for kind in (EMULATED, REPLAYED, ON_A_CPU):
             for calibration in calibrations:
@@ -187,10 +193,6 @@ def _masks_alike(configuration: Configuration, environment: Environment, capabil
     there = environment.gpu_capability or ""
     alike = program.masks_by_cudnn(there) == program.masks_by_cudnn(capability)
     return alike or not configuration.prefill_chunk_tokens
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
 def _ran(results: ResultsFile, configuration: Configuration) -> dict[Workload, Measured]:

@@ -16,8 +16,7 @@ from vram_ledger.analysis.predicting.sources import Source
 from vram_ledger.analysis.predicting.workspace import Workspace
 from vram_ledger.errors import InputError, NothingKnown
 from vram_ledger.harness.records import Configuration, Phase, Workload
-
-MOST_BATCH = 65_536
+from vram_ledger.names import MOST_BATCH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

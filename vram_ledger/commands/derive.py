@@ -29,9 +29,9 @@ from vram_ledger.analysis.predicting.configs import config_of
 from vram_ledger.analysis.predicting.simulated import write_simulated
 from vram_ledger.harness.records import Configuration, Phase, encode
 from vram_ledger.home import RUNS
-from vram_ledger.names import tokens, whole
+from vram_ledger.names import MOST_BATCH, sequences, tokens
 
-WORKERS, MOST_BATCH, MOST_CONTEXT = 2, 65_536, 1_048_576
+WORKERS, MOST_CONTEXT = 2, 1_048_576
 FORMULA = 'A stored formula: a path, or words such as "qwen3.5-27b text prefill 5.23.0"'
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 VariantOption = Annotated[
@@ -112,7 +112,7 @@ def print_ledger(
 ) -> None:
     """Print a formula, and the closed ledger of the piece that is the peak at one shape; without FILE, list them."""
     formula = named_formula(file, "FILE")
-    shape = whole(batch, "batch", MOST_BATCH), tokens(context, "context")
+    shape = sequences(batch), tokens(context, "context")
     regime, piece = formula.leading(*shape)
     if as_json:
         peak = {"batch": shape[0], "context_tokens": shape[1], "peak_bytes": formula.peak_bytes(*shape)}

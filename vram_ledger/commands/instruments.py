@@ -21,9 +21,7 @@ from vram_ledger.harness.profile import section_text, store, take
 from vram_ledger.harness.records import ModelClass
 from vram_ledger.harness.replay import Replays, serve
 from vram_ledger.home import GPUS
-from vram_ledger.names import tokens, whole
-
-MOST_BATCH = 65_536
+from vram_ledger.names import sequences, tokens
 
 PhaseOption = Annotated[str, typer.Option(help="prefill or decode")]
 ContextOption = Annotated[str, typer.Option(help="Tokens of the prompt, or already cached.")]
@@ -62,12 +60,12 @@ def history(
 
 def _told(asked: Asked, what: str, phase: str, context: str, batch: str) -> Any:
     """What a worker answers about a workload like those of the default grid."""
-    length, sequences = tokens(context, "context"), whole(batch, "batch", MOST_BATCH)
+    length, count = tokens(context, "context"), sequences(batch)
     plan = plan_of(asked)
     like = next((w for w in plan.grid.workloads if w.phase == phase.lower()), None)
     if like is None:
         raise InputError(f"phase {phase!r} is neither prefill nor decode")
-    return answer_about(plan, what, dataclasses.replace(like, context_tokens=length, batch=sequences))
+    return answer_about(plan, what, dataclasses.replace(like, context_tokens=length, batch=count))
 
 
 def _write_json(value: Any, out: str) -> None:

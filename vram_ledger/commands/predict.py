@@ -11,7 +11,7 @@ from vram_ledger.analysis.ground.cards import CardError, sizes_text
 from vram_ledger.commands.files import main_files
 from vram_ledger.errors import InputError
 from vram_ledger.home import GPUS, RUNS
-from vram_ledger.names import tokens, whole
+from vram_ledger.names import sequences, tokens
 
 if TYPE_CHECKING:
     from vram_ledger.analysis.predicting.advice import Predictors
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vram_ledger.harness.records import Phase
 
 CAPACITY = {0: "predicted", 1: "does not fit", 4: "nothing is sure to fit"}
-DEFAULT_CONTEXT, DEFAULT_BATCH, DEFAULT_PHASE, MOST_BATCH, WIDE_COLUMNS = "4096", "1", "prefill", 65_536, 104
+DEFAULT_CONTEXT, DEFAULT_BATCH, DEFAULT_PHASE, WIDE_COLUMNS = "4096", "1", "prefill", 104
 
 ModelOption = Annotated[str, typer.Option(help="Name in configs/models, path of a config.json, or its folder.")]
 GpuOption = Annotated[str, typer.Option(help="A card, as people write it: a100-80gb, RTX 4090, NVIDIA H100 80GB HBM3.")]
@@ -57,10 +57,10 @@ def predict_memory(
     from vram_ledger.harness.records import encode
 
     asked_phase = _phase(phase or DEFAULT_PHASE)
-    sequences = whole(batch or DEFAULT_BATCH, "batch", MOST_BATCH)
+    count = sequences(batch or DEFAULT_BATCH)
     length, pieces = tokens(context or DEFAULT_CONTEXT, "context"), _chunk(chunk)
     predictors = _predictors(model, variant, gpu, memory, free, transformers)
-    found = predictors(pieces).predict(asked_phase, sequences, length)
+    found = predictors(pieces).predict(asked_phase, count, length)
     lines = list(advice(predictors, found, pieces))
     if as_json:
         typer.echo(json.dumps({**encode(found), "verdict": found.verdict, "advice": lines}, ensure_ascii=False))
