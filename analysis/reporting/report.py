@@ -10,7 +10,6 @@ from jinja2 import Environment as Templates
 from jinja2 import PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from vram_ledger.analysis.estimating.breakdown import Estimator, EstimatorError
 from vram_ledger.analysis.estimators.catalogue import ESTIMATORS
 from vram_ledger.analysis.evidence.lines import MixedError
 from vram_ledger.analysis.ground.files import put
@@ -97,19 +96,11 @@ def _board(campaign: Campaign) -> tuple[Board | None, str]:
     """The scoreboard, and who is not on it, and why; none where there is nothing to hold anybody against."""
     if not campaign.points:
         return None, ""
-    silent = [name for name, estimator in ESTIMATORS.items() if not _answers(estimator, campaign)]
+    board = scoreboard(campaign, ("ours-held-out",))
+    silent = [name for name in board.silent if name in ESTIMATORS]
     notes = [f"{' and '.join(silent)} can’t tell for this model."] if silent else []
-    board = scoreboard(campaign, (*silent, "ours-held-out"))
-    return board, " ".join([*notes, *(f"{name} is left out: {why}." for name, why in board.silent.items())])
-
-
-def _answers(estimator: Estimator, campaign: Campaign) -> bool:
-    try:
-        for point in campaign.points:
-            estimator(point.request)
-    except EstimatorError:
-        return False
-    return True
+    notes += [f"{name} is left out: {why}." for name, why in board.silent.items() if name not in ESTIMATORS]
+    return board, " ".join(notes)
 
 
 def _model(
