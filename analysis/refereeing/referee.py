@@ -119,7 +119,7 @@ def _words(text: str) -> Sequence[str]:
 
 
 def scored(name: str, estimator: Estimator, campaign: Campaign) -> Scored:
-    """Every point of a campaign, asked and compared; :class:`EstimatorError` if all are declined."""
+    """Every point of a campaign, asked and compared; :class:`Declined` if all are."""
     answers: list[tuple[Point, Breakdown]] = []
     why = ""
     for point in campaign.points:
@@ -128,7 +128,7 @@ def scored(name: str, estimator: Estimator, campaign: Campaign) -> Scored:
         except Declined as declined:
             why = why or str(declined)
     if not answers:
-        raise EstimatorError(f"{name} declined all {len(campaign.points)} points of {campaign.model}; the first: {why}")
+        raise Declined(f"{name} declined all {len(campaign.points)} points of {campaign.model}; the first: {why}")
     claims = list(dict.fromkeys(answer.predicts for _, answer in answers))
     if len(claims) > 1:
         raise EstimatorError(f"{name}: predicts {' and '.join(claims)}; an estimator claims one quantity")
@@ -152,10 +152,8 @@ def score_all(text: str, campaigns: Sequence[Campaign], deadline_s: float = DEAD
         for campaign in campaigns:
             try:
                 found.append(scored(text, estimator.of(campaign), campaign))
-            except EstimatorError as error:
-                if "declined all" not in str(error):
-                    raise
-                whole.append(str(error))
+            except Declined as declined:
+                whole.append(str(declined))
         unused = estimator.unused()
     if not found:
         raise EstimatorError("; ".join(whole))
