@@ -10,6 +10,7 @@ from vram_ledger.analysis.allocation.rules import AllocatorError
 from vram_ledger.analysis.allocation.simulation import (
     Simulation,
     log_events,
+    probe,
     require_default_rules,
     simulate,
     simulate_events,
@@ -95,6 +96,7 @@ def test_a_machine_with_default_rules_passes() -> None:
     )
     neutral = "PYTORCH_ALLOC_CONF=expandable_segments:False,pinned_use_background_threads:True"
     require_default_rules(dataclasses.replace(ENVIRONMENT, allocator=probes, allocator_settings=neutral))
+    assert probes == tuple(probe(p.asked_bytes) for p in probes)
 
 
 @pytest.mark.parametrize(
