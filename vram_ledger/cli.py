@@ -49,13 +49,13 @@ def run(arguments: list[str]) -> int:
         ended = application(arguments)(arguments or ["--help"], prog_name="vram-ledger", standalone_mode=False)
         return ended if isinstance(ended, int) else 0
     except typer.exceptions.TyperException as error:
-        return _end(2, "bad input", error.format_message() if isinstance(error, typer.BadParameter) else str(error))
+        return end(2, "bad input", error.format_message() if isinstance(error, typer.BadParameter) else str(error))
     except MENDABLE as error:
-        return _end(error.exit_code, error.kind, str(error))
+        return end(error.exit_code, error.kind, str(error))
     except UnicodeDecodeError as error:
-        return _end(2, "bad input", f"not UTF-8 text ({error.reason} at byte {error.start})")
+        return end(2, "bad input", f"not UTF-8 text ({error.reason} at byte {error.start})")
     except OSError as error:
-        return _end(2, "bad input", f"{error.filename}: {error.strerror}")
+        return end(2, "bad input", f"{error.filename}: {error.strerror}")
 
 
 def application(arguments: list[str]) -> typer.Typer:
@@ -78,8 +78,11 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
         typer.echo(f"vram-ledger {own_version()}")
 
 
-def _end(code: int, kind: str, why: str) -> int:
-    """Prints the reason, last; lines that it has below its first one, such as what there is to choose from, before."""
+def end(code: int, kind: str, why: str) -> int:
+    """Prints why a command ends and gives the code.
+
+    The reason comes last; lines below its first one, such as what there is to choose from, before it.
+    """
     reason, *listed = why.splitlines() or [""]
     print(*listed, f"exit {code}: {kind}: {reason}", sep="\n", file=sys.stderr)
     return code

@@ -16,7 +16,7 @@ from typing import Any
 import typer
 
 from vram_ledger import __main__
-from vram_ledger.cli import application
+from vram_ledger.cli import application, end
 from vram_ledger.errors import InputError
 
 GIVEN = "VRAM_LEDGER_GIVEN"  # the names on make's command line
@@ -82,8 +82,7 @@ def main() -> None:
     try:
         arguments = arguments_of(sys.argv[1], os.environ.get(GIVEN, "").split(), os.environ)
     except InputError as error:
-        print(f"exit {error.exit_code}: {error.kind}: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+        raise SystemExit(end(error.exit_code, error.kind, str(error))) from None
     sys.argv[1:] = arguments
     __main__.main()
 

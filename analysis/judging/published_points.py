@@ -50,10 +50,14 @@ class Comparison:
 
 def published_like(results: ResultsFile, folder: Path = RESULTS) -> tuple[Path, ...]:
     """The published files of the same label, grid and model; none for one that is itself published."""
-    if results.path.resolve().is_relative_to(folder.resolve()):
+    if _is_published(results, folder):
         return ()
     place = folder / results.environment.gpu_label / results.path.absolute().parent.name
     return tuple(sorted(place.glob(f"{model_of(results)}.{results.environment.device}.*.jsonl")))
+
+
+def _is_published(results: ResultsFile, folder: Path) -> bool:
+    return results.path.resolve().is_relative_to(folder.resolve())
 
 
 def compare(ours: ResultsFile, theirs: ResultsFile) -> Comparison:
@@ -95,10 +99,11 @@ def judge_published(results: ResultsFile, folder: Path = RESULTS) -> tuple[tuple
 
     Differences are drift on an equal environment; on another one they are told, and the other verdicts decide.
     """
+    if _is_published(results, folder):
+        return (), ()
     found = [compare(results, read(path)) for path in published_like(results, folder)]
     if not found:
-        own = results.path.resolve().is_relative_to(folder.resolve())
-        return (), () if own else (f"nothing is published for {results.environment.gpu_label}, this grid and model",)
+        return (), (f"nothing is published for {results.environment.gpu_label}, this grid and model",)
     nearest = min(found, key=lambda c: (len(c.fields), c.unequal))
     decision: Decision = "EQUIVALENT" if nearest.points else "NO_REFERENCE"
     if nearest.unequal:

@@ -22,7 +22,7 @@ from vram_ledger.analysis.ground.cards import GIVEN, Card
 from vram_ledger.analysis.ground.kinds import EMULATED, MEASURED, ON_A_CPU, REPLAYED, kind_of
 from vram_ledger.analysis.judging.drift import configurations
 from vram_ledger.analysis.predicting import program
-from vram_ledger.analysis.predicting.configs import config_of, default_variant, known_as
+from vram_ledger.analysis.predicting.configs import config_of, default_variant, known_as, with_chunk
 from vram_ledger.analysis.predicting.prediction import DOES_NOT_FIT, FITS, Outside, Seen
 from vram_ledger.analysis.predicting.predictor import Known, Predictor, asked_configuration
 from vram_ledger.analysis.predicting.simulated import Excess, Simulated, read_simulated
@@ -82,17 +82,19 @@ class Library:
         card: Card | None = None,
         outside_bytes: int | None = None,
         transformers: str = "",
+        chunk: int = 0,
     ) -> Predictor:
         """The predictor of a model: a name in ``configs/models``, a ``config.json``, or the folder of one.
 
         variant: see :func:`configuration_of`; "" is the class that the config names. outside: what to keep free
         beside the allocator, if not what was measured or assumed. transformers: the version to which all that is
-        used must belong, "" for the newest. :class:`ConfigError` for a vision tower that is not in the config.
+        used must belong, "" for the newest. chunk: tokens of a prefill's chunks, 0 for a single shot or what the
+        variant says. :class:`ConfigError` for a vision tower that is not in the config.
         """
         path = config_of(model)
         config = read_config(path)
         shapes = config.shapes
-        configuration = configuration_of(path.stem, variant or default_variant(config))
+        configuration = configuration_of(path.stem, with_chunk(variant or default_variant(config), chunk))
         if configuration.model_class == MODEL_CLASSES["default"] and shapes.vision is None:
             raise ConfigError(
                 f'{path}: no vision_config, so there is no variant {variant!r}; "text" is the class it has'

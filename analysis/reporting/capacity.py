@@ -9,7 +9,6 @@ from vram_ledger.analysis.ground.cards import Card, read_cards
 from vram_ledger.analysis.ground.kinds import EMULATED, MEASURED, REPLAYED, Word
 from vram_ledger.analysis.predicting.capacity import BATCHES, Frontier, Largest
 from vram_ledger.analysis.predicting.capacity import frontier as frontier_of
-from vram_ledger.analysis.predicting.configs import with_chunk
 from vram_ledger.analysis.predicting.library import Library
 from vram_ledger.analysis.reporting.axes import KINDS
 from vram_ledger.analysis.reporting.part import Part
@@ -34,15 +33,16 @@ def _frontiers_of(part: Part, library: Library, cards: Sequence[Card]) -> list[F
     """A prefill, one in chunks and a decode on each card; nothing of what is unknown."""
     configuration = part.configuration
     variant = variant_of(configuration)
-    asked: list[tuple[Phase, str]] = [("prefill", variant), ("decode", variant)]
+    asked: list[tuple[Phase, int]] = [("prefill", 0), ("decode", 0)]
     if not configuration.prefill_chunk_tokens:
-        asked.insert(1, ("prefill", with_chunk(variant, CHUNK_TOKENS)))
+        asked.insert(1, ("prefill", CHUNK_TOKENS))
     found = []
-    for phase, name in asked:
+    for phase, chunk in asked:
         for card in cards:
             with suppress(NothingKnown):
                 batches = BATCHES if card.label in CARDS else BATCHES[:1]
-                found.append(frontier_of(library.predictor(part.config, name, card), phase, batches, contexts=()))
+                ready = library.predictor(part.config, variant, card, chunk=chunk)
+                found.append(frontier_of(ready, phase, batches, contexts=()))
     return found
 
 

@@ -60,8 +60,8 @@ def source_line() -> str:
 
 def _own_place(name: str, frame: Any) -> str:
     """Of the project's own source the function, whose name outlives the next edit of the file as its line does not."""
-    before, own, rest = name.rpartition("vram_ledger/harness/")
-    return f"harness/{rest}:{frame.f_code.co_name}" if own and not before else ""
+    inside = name.removeprefix("vram_ledger/")
+    return f"{inside}:{frame.f_code.co_name}" if inside != name and inside.startswith("harness/") else ""
 
 
 def shown_frames(frames: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -27,13 +27,13 @@ from vram_ledger.analysis.formula.shapes import read_shapes
 from vram_ledger.analysis.ground.files import put
 from vram_ledger.analysis.predicting.configs import config_of
 from vram_ledger.analysis.predicting.simulated import write_simulated
+from vram_ledger.commands.options import JsonOption
 from vram_ledger.harness.records import Configuration, Phase, encode
 from vram_ledger.home import RUNS
 from vram_ledger.names import MOST_BATCH, sequences, tokens
 
 WORKERS, MOST_CONTEXT = 2, 1_048_576
 FORMULA = 'A stored formula: a path, or words such as "qwen3.5-27b text prefill 5.23.0"'
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 VariantOption = Annotated[
     list[str] | None,
     typer.Option(help='Such as "text", "default-static", "text-chunk2048"; else default and text.'),

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from vram_ledger.commands.measure import EmulateOption, FakeOption, GpuOption, ModelOption
+from vram_ledger.commands.options import phase_of
 from vram_ledger.errors import InputError, WrongEnvironment
 from vram_ledger.harness.asked import DEFAULT_CARD, DEFAULT_MODEL, Asked, answer_about, one_card, plan_of
 from vram_ledger.harness.emulate import print_ran, run
@@ -60,23 +61,27 @@ def history(
 
 def _told(asked: Asked, what: str, phase: str, context: str, batch: str) -> Any:
     """What a worker answers about a workload like those of the default grid."""
+    asked_phase = phase_of(phase)
     length, count = tokens(context, "context"), sequences(batch)
     plan = plan_of(asked)
-    like = next((w for w in plan.grid.workloads if w.phase == phase.lower()), None)
-    if like is None:
-        raise InputError(f"phase {phase!r} is neither prefill nor decode")
+    like = next(w for w in plan.grid.workloads if w.phase == asked_phase)
     return answer_about(plan, what, dataclasses.replace(like, context_tokens=length, batch=count))
 
 
 def _write_json(value: Any, out: str) -> None:
     text = json.dumps(value) + "\n"
-    if not out:
+    if out:
+        _write("--out", out, text)
+    else:
         sys.stdout.write(text)
-        return
+
+
+def _write(option: str, file: str, text: str) -> None:
+    """Writes the file that an option named; :class:`InputError` names both if that can't be done."""
     try:
-        Path(out).write_text(text, encoding="utf-8")
+        Path(file).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"--out {out}: {error.strerror}") from error
+        raise InputError(f"{option} {file}: {error.strerror}") from error
 
 
 def logs(
@@ -115,10 +120,7 @@ def emulate(
     ran = run(command, emulation.variables)
     print_ran(ran, Console(stderr=True))
     if report:
-        try:
-            Path(report).write_text(json.dumps(dataclasses.asdict(ran), indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"--report {report}: {error.strerror}") from error
+        _write("--report", report, json.dumps(dataclasses.asdict(ran), indent=2) + "\n")
     raise typer.Exit(ran.exit_code)
 
 

@@ -19,6 +19,7 @@ from vram_ledger.analysis.judging.campaign import (
 from vram_ledger.analysis.judging.drift import all_fitted_terms, counting_lines, judge
 from vram_ledger.analysis.judging.published_points import judge_published
 from vram_ledger.commands.files import results_files
+from vram_ledger.commands.options import JsonOption
 from vram_ledger.harness.records import ResultsFile, encode, read
 from vram_ledger.home import RESULTS, RUNS
 
@@ -27,7 +28,6 @@ FilesArgument = Annotated[
     typer.Argument(help="Results files, folders of them, or patterns; else those of --results.", metavar="FILE"),
 ]
 ResultsOption = Annotated[Path, typer.Option(help="Folder of results.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of tables.")]
 
 
 def judge_files(

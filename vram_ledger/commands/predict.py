@@ -9,6 +9,7 @@ import typer
 
 from vram_ledger.analysis.ground.cards import CardError, sizes_text
 from vram_ledger.commands.files import main_files
+from vram_ledger.commands.options import FilesOption, JsonOption, phase_of
 from vram_ledger.errors import InputError
 from vram_ledger.home import GPUS, RUNS
 from vram_ledger.names import sequences, tokens
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from vram_ledger.analysis.predicting.capacity import Frontier
     from vram_ledger.analysis.predicting.prediction import Prediction
     from vram_ledger.analysis.predicting.predictor import Predictor
-    from vram_ledger.harness.records import Phase
 
 CAPACITY = {0: "predicted", 1: "does not fit", 4: "nothing is sure to fit"}
 DEFAULT_CONTEXT, DEFAULT_BATCH, DEFAULT_PHASE, WIDE_COLUMNS = "4096", "1", "prefill", 104
@@ -32,7 +32,6 @@ FreeOption = Annotated[
 VariantOption = Annotated[str, typer.Option(help='As for derive: "text", "default-static"; else the config\'s class.')]
 TransformersOption = Annotated[str, typer.Option(help="Use only what is known of this version; else the newest.")]
 ChunkOption = Annotated[str, typer.Option(help="Tokens of a prefill's chunks; 0: single shot.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of tables.")]
 
 
 def predict_memory(
@@ -56,7 +55,7 @@ def predict_memory(
     from vram_ledger.analysis.predicting.prediction import EXIT_CODES
     from vram_ledger.harness.records import encode
 
-    asked_phase = _phase(phase or DEFAULT_PHASE)
+    asked_phase = phase_of(phase or DEFAULT_PHASE)
     count = sequences(batch or DEFAULT_BATCH)
     length, pieces = tokens(context or DEFAULT_CONTEXT, "context"), _chunk(chunk)
     predictors = _predictors(model, variant, gpu, memory, free, transformers)
@@ -74,24 +73,13 @@ def predict_memory(
     raise typer.Exit(code)
 
 
-def _phase(given: str) -> "Phase":
-    from vram_ledger.harness.records import PHASES
-
-    for phase in PHASES:
-        if given.lower() == phase:
-            return phase
-    raise CardError(f"phase {given!r} is neither prefill nor decode")
-
-
 def _chunk(given: str) -> int:
     return 0 if given.strip() == "0" else tokens(given, "chunk")
 
 
 def _predictors(model: str, variant: str, gpu: str, memory: str, free: str, transformers: str) -> "Predictors":
     """The predictor of the options, by the chunk of its prefill."""
-    from vram_ledger.analysis.formula.shapes import read_config
     from vram_ledger.analysis.ground.cards import card_of, read_amount
-    from vram_ledger.analysis.predicting.configs import config_of, default_variant, with_chunk
     from vram_ledger.analysis.predicting.library import Library
 
     if memory and not gpu:
@@ -99,11 +87,10 @@ def _predictors(model: str, variant: str, gpu: str, memory: str, free: str, tran
     card = card_of(gpu, GPUS, memory) if gpu else None
     outside = read_amount(free) if free else None
     library = Library.of()
-    base = variant or default_variant(read_config(config_of(model)))
 
     @functools.cache
     def predictor(chunk: int) -> "Predictor":
-        return library.predictor(model, with_chunk(base, chunk), card, outside, transformers)
+        return library.predictor(model, variant, card, outside, transformers, chunk)
 
     return predictor
 
@@ -237,10 +224,7 @@ def _print_frontiers(predictor: "Predictor", found: "list[Frontier]") -> None:
 
 
 def score_held_out(
-    file: Annotated[
-        list[Path] | None,
-        typer.Option("--file", help="Results file, folder or pattern; else the main campaigns of --results."),
-    ] = None,
+    file: FilesOption = None,
     results: Annotated[
         Path | None, typer.Option(help="Folder of campaigns, and for held-out.md; else the published ones, and runs/.")
     ] = None,

@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vram_ledger.commands.files import main_files
+from vram_ledger.commands.options import FilesOption, JsonOption
 from vram_ledger.home import RUNS
 
 if TYPE_CHECKING:
     from vram_ledger.analysis.refereeing.referee import Scores
     from vram_ledger.analysis.refereeing.score import Tolerance
-
-FilesOption = Annotated[
-    list[Path] | None, typer.Option("--file", help="Results file, folder or pattern; else all main campaigns.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of tables.")]
 
 
 def validate_estimator(
