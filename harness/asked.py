@@ -12,9 +12,10 @@ from vram_ledger.harness.emulation.profile import Emulation, emulation_of, profi
 from vram_ledger.harness.emulation.wheel import NoEmulation
 from vram_ledger.harness.gpus import Gpu, identified, labelled, read_gpus
 from vram_ledger.harness.grid import named_file, read_grid
+from vram_ledger.harness.lines import read
 from vram_ledger.harness.machine import allocator_settings, card_there, first_card, software_installed
 from vram_ledger.harness.models import checkpoint_of, model_file, sha256_of
-from vram_ledger.harness.records import DeviceKind, Environment, RecordError, Workload, encode, read
+from vram_ledger.harness.records import DeviceKind, Environment, RecordError, Workload, encode
 from vram_ledger.harness.results import ResultsWriter, check_writable, open_results, results_path
 from vram_ledger.harness.runner import (
     BUILD_DEADLINE_S,

@@ -1,12 +1,7 @@
 """The values that pass between the stages: what was asked, on what machine, and what came of it.
 
-Everything here is frozen, keyword-only and made of plain values; bytes are ``int``. A results file is JSON lines:
-the first line is the :class:`Environment`, every other line one :class:`Measurement` or one :class:`Standard`.
-One file holds one environment. Only the standard library is imported, so that any other program can read a file.
-
-Schema history
-    1  the first published layout
-    2  emulated cards; what was added since has a default, so that lines of schema 1 are still read
+Everything here is frozen, keyword-only and made of plain values; bytes are ``int``. :mod:`harness.lines` has how they
+are stored. Beside the project's errors only the standard library is imported, so that any other program can read them.
 """
 
 import dataclasses
@@ -15,15 +10,11 @@ import json
 import math
 import types
 import typing
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from vram_ledger.errors import InputError
-
-SCHEMA = 2
-READABLE = (1, 2)
 
 Phase = Literal["prefill", "decode"]
 PHASES: tuple[Phase, ...] = typing.get_args(Phase)
@@ -33,7 +24,6 @@ LogitsKept = Literal["last", "all"]
 ModelClass = Literal["Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM"]
 DeviceKind = Literal["cuda", "emulated", "fake", "cpu"]
 TOLD_ONLY = {"python", "platform"}
-MOST = 2**60  # of anything: bytes, tokens, seconds
 
 # The image processor of every Qwen3.5 checkpoint (preprocessor_config.json: patch_size, merge_size,
 # temporal_patch_size, size.shortest_edge, size.longest_edge), and the shape that it refuses.
@@ -481,140 +471,3 @@ def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
     if unknown := [n for n in given if n not in fields]:
         raise RecordError(f"{where}: unknown field {', '.join(unknown)}")
     return cls(**{name: decode(hints[name], given[name], f"{where}.{name}") for name in fields if name in given})
-
-
-def to_line(record: Environment | Measurement | Standard) -> str:
-    """One line of a results file, newline included; the environment's line carries the schema."""
-    data = encode(record)
-    if isinstance(record, Environment):
-        data = {"schema": SCHEMA, **data}
-    return json.dumps(data, separators=(",", ":")) + "\n"
-
-
-def complete_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of each finished line. A last line without a newline was being written when its writer died."""
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if line.endswith("\n"):
-                yield number, line
-
-
-def from_line(line: str, where: str) -> Environment | Measurement | Standard:
-    """The record of one line; :class:`RecordError` starts with ``where``."""
-    try:
-        data = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise RecordError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
-        raise RecordError(f"{where}: no record has such numbers or is nested so deep") from error
-    kind = data.get("kind") if isinstance(data, dict) else None
-    if kind not in ("environment", "measurement", "standard"):
-        raise RecordError(f"{where}: unknown kind {kind!r}")
-    if kind == "environment":
-        schema = data.pop("schema", None)
-        if schema not in READABLE:
-            raise RecordError(f"{where}: schema {schema!r}, but this version reads schema {READABLE[0]} to {SCHEMA}")
-    record: Environment | Measurement | Standard = decode(KINDS[kind], data, where)
-    _in_bounds(data, where)
-    return record
-
-
-def _in_bounds(data: Any, where: str) -> None:
-    """Every number is one that there can be: none is negative or absurd, and there is no empty batch or context."""
-    if isinstance(data, dict):
-        for name, value in data.items():
-            _in_bounds(value, f"{where}.{name}")
-    elif isinstance(data, list):
-        for number, value in enumerate(data):
-            _in_bounds(value, f"{where}[{number}]")
-    elif type(data) in (int, float):
-        least = 1 if where.endswith((".batch", ".context_tokens")) else 0
-        if not least <= data <= MOST:
-            raise RecordError(f"{where}: expected {least} to 2^60, got {str(data)[:32]}")
-
-
-# What every environment of a kind has, and what none has.
-_HAS: dict[DeviceKind, tuple[str, ...]] = {
-    "cuda": ("gpu_name", "gpu_uuid", "gpu_total_bytes", "gpu_capability", "driver", "cuda"),
-    "emulated": ("emulation", "gpu_name", "gpu_total_bytes", "gpu_capability"),
-    "fake": (),
-    "cpu": (),
-}
-_HAS_NOT: dict[DeviceKind, tuple[str, ...]] = {
-    "cuda": ("emulation",),
-    "emulated": (),
-    "fake": ("emulation", "gpu_uuid", "gpu_total_bytes", "driver"),
-    "cpu": ("emulation", "gpu_uuid", "gpu_total_bytes", "driver"),
-}
-
-
-def _check_kind(environment: Environment, where: str) -> None:
-    """:class:`RecordError` where an environment contradicts its own kind of device."""
-    kind, label = environment.device, environment.gpu_label
-    for name in _HAS[kind]:
-        if getattr(environment, name) is None:
-            raise RecordError(f"{where}.{name}: null, but every {kind} environment has one")
-    for name in _HAS_NOT[kind]:
-        if (value := getattr(environment, name)) is not None:
-            raise RecordError(f"{where}.{name}: {value!r}, but no {kind} environment has one")
-    for pretended in ("emulated", "fake"):
-        if label.startswith(f"{pretended}-") != (kind == pretended):
-            raise RecordError(f"{where}.gpu_label: {label!r}, but the device is {kind!r}")
-
-
-def _check_bytes(measured: Measured, kind: DeviceKind, where: str) -> None:
-    """:class:`RecordError` where bytes contradict each other, or count what this kind of device can't count."""
-    m = measured
-    _in_order({"weights_bytes + buffers_bytes": m.weights_bytes + m.buffers_bytes, "baseline_bytes": m.baseline_bytes,
-               "held_bytes": m.held_bytes}, where)  # fmt: skip
-    for name, peak in (("cold", m.cold), ("warm", m.warm)):
-        if peak is None:
-            continue
-        for counter in ("allocated_bytes", "reserved_bytes"):
-            if (getattr(peak, counter) is not None) != (kind in ("cuda", "emulated")):
-                given = "null, but every" if getattr(peak, counter) is None else "given, but no"
-                raise RecordError(f"{where}.{name}.{counter}: {given} {kind} measurement has it")
-        counters = ("requested_bytes", "allocated_bytes", "reserved_bytes")
-        named = {f"{name}.{c}": value for c in counters if (value := getattr(peak, c)) is not None}
-        _in_order({"held_bytes": m.held_bytes} | named, where)
-
-
-def _in_order(rising: dict[str, int], where: str) -> None:
-    for (below, less), (above, more) in zip(rising.items(), list(rising.items())[1:], strict=False):
-        if more < less:
-            raise RecordError(f"{where}.{above}: {more:,}, but it is never less than {below}, which is {less:,}")
-
-
-def read(path: Path) -> ResultsFile:
-    """A results file, its unfinished last line left out; :class:`RecordError` for anything else not as written.
-
-    Its notes say that a line was cut, and which are there twice.
-    """
-    lines = dict(complete_lines(path))
-    records = [from_line(line, f"{path}:{number}") for number, line in lines.items()]
-    if not records or not isinstance(records[0], Environment):
-        raise RecordError(f"{path}: the first line is not an environment; is this a results file?")
-    if extra := [i for i, r in enumerate(records[1:], start=2) if isinstance(r, Environment)]:
-        raise RecordError(f"{path}:{extra[0]}: a second environment; one file holds one environment")
-    _check_kind(records[0], f"{path}:1")
-    for number, record in zip(lines, records, strict=True):
-        if isinstance(record, Measurement) and isinstance(record.outcome, Measured):
-            _check_bytes(record.outcome, records[0].device, f"{path}:{number}.outcome")
-    return ResultsFile(
-        path=path,
-        environment=records[0],
-        measurements=tuple(r for r in records if isinstance(r, Measurement)),
-        standards=tuple(r for r in records if isinstance(r, Standard)),
-        notes=_notes(path, lines),
-    )
-
-
-def _notes(path: Path, lines: dict[int, str]) -> tuple[str, ...]:
-    """What a reader should know of lines that are cut or repeated."""
-    notes = []
-    if path.stat().st_size > sum(len(line.encode()) for line in lines.values()):
-        notes.append(f"{path}: the last line is cut, 1 measurement lost")
-    first: dict[str, int] = {}
-    twice = [(n, first[line]) for n, line in lines.items() if first.setdefault(line, n) != n and "standard" not in line]
-    notes += [f"{path}:{number}: the same measurement as line {earlier}, counted once" for number, earlier in twice]
-    return tuple(notes)

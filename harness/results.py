@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vram_ledger.errors import InputError, WrongEnvironment
+from vram_ledger.harness.lines import complete_lines, read, to_line
 from vram_ledger.harness.records import (
     Environment,
     Failure,
@@ -19,9 +20,6 @@ from vram_ledger.harness.records import (
     ResultsFile,
     Standard,
     Workload,
-    complete_lines,
-    read,
-    to_line,
 )
 
 

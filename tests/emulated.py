@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.conftest import BIG, ROOT
+from vram_ledger.harness.lines import read
 from vram_ledger.harness.records import (
     AllocatorProbe,
     Environment,
@@ -21,7 +22,6 @@ from vram_ledger.harness.records import (
     ResultsFile,
     Standard,
     Workload,
-    read,
 )
 
 MIB = 2**20

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tests import conftest
-from vram_ledger.analysis.formula.shapes import Shapes, read_shapes
+from vram_ledger.analysis.formula.config import read_shapes
+from vram_ledger.analysis.formula.shapes import Shapes
 from vram_ledger.analysis.formula.terms import predict
+from vram_ledger.harness.lines import to_line
 from vram_ledger.harness.records import (
     Configuration,
     Environment,
@@ -25,7 +27,6 @@ from vram_ledger.harness.records import (
     Phase,
     ResultsFile,
     Workload,
-    to_line,
 )
 
 CONFIG = conftest.CONFIGS / "models" / f"{conftest.BIG}.json"

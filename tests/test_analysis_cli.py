@@ -29,7 +29,8 @@ from vram_ledger.analysis.calibrating.calibration import CalibrationError, read_
 from vram_ledger.analysis.evidence.tables import markdown, print_verdicts
 from vram_ledger.analysis.formula.terms import predict
 from vram_ledger.analysis.judging.drift import judge
-from vram_ledger.harness.records import SCHEMA, Measurement, OutOfMemory, ResultsFile
+from vram_ledger.harness.lines import SCHEMA
+from vram_ledger.harness.records import Measurement, OutOfMemory, ResultsFile
 
 ROOT = Path(__file__).parents[1]
 NAME = "qwen3.5-27b"

@@ -15,7 +15,8 @@ from tests.invoked import invoke
 from tests.test_records import ENVIRONMENT, MEASURED, WORKLOAD
 from vram_ledger.harness.gpus import labelled, read_gpus
 from vram_ledger.harness.grid import named_file
-from vram_ledger.harness.records import Measurement, RecordError, read, to_line
+from vram_ledger.harness.lines import read, to_line
+from vram_ledger.harness.records import Measurement, RecordError
 from vram_ledger.harness.results import Unwritable, check_writable, open_results
 from vram_ledger.names import plain
 

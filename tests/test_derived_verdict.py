@@ -7,10 +7,11 @@ import pytest
 from tests.conftest import CONFIGS, ROOT
 from tests.test_derived import STORED
 from vram_ledger.analysis.evidence.verdict import Verdict
-from vram_ledger.analysis.formula.shapes import read_shapes
+from vram_ledger.analysis.formula.config import read_shapes
 from vram_ledger.analysis.judging.derived import OWN_TERM, TERM
 from vram_ledger.analysis.judging.drift import judge
-from vram_ledger.harness.records import Environment, Measured, Measurement, ResultsFile, read
+from vram_ledger.harness.lines import read
+from vram_ledger.harness.records import Environment, Measured, Measurement, ResultsFile
 
 CAMPAIGN = read(next((ROOT / "results" / "fake-h200" / "default").glob("qwen3.5-27b.fake.*.jsonl")))
 SHAPES = read_shapes(CONFIGS / "models" / "qwen3.5-27b.json")

@@ -13,7 +13,7 @@ from tests.synthetic import write
 from vram_ledger.analysis.calibrating.calibration import make_calibration, read_calibration
 from vram_ledger.analysis.calibrating.claims import claims_markdown, read_campaigns
 from vram_ledger.analysis.evidence.verdict import Verdict, exit_code, point, summary
-from vram_ledger.analysis.formula.shapes import read_shapes
+from vram_ledger.analysis.formula.config import read_shapes
 from vram_ledger.analysis.judging.campaign import formulas_for
 from vram_ledger.analysis.judging.derived import TERM
 from vram_ledger.analysis.judging.drift import all_fitted_terms, judge

@@ -13,7 +13,8 @@ from vram_ledger.harness.child import Nurseries
 from vram_ledger.harness.emulation.profile import emulation_of, profile_of
 from vram_ledger.harness.gpus import labelled, read_gpus
 from vram_ledger.harness.grid import read_grid
-from vram_ledger.harness.records import Failure, Measured, Measurement, OutOfMemory, ResultsFile, read
+from vram_ledger.harness.lines import read
+from vram_ledger.harness.records import Failure, Measured, Measurement, OutOfMemory, ResultsFile
 from vram_ledger.harness.results import open_results
 from vram_ledger.harness.runner import Campaign, Plan, Summary
 

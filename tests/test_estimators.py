@@ -9,7 +9,7 @@ from vram_ledger.analysis.estimating.breakdown import Request, asked
 from vram_ledger.analysis.estimating.ours import exact_terms
 from vram_ledger.analysis.estimators import canitrun, fitmygpu, gguf_parser, llmfit, nominal, sglang, vllm_pool
 from vram_ledger.analysis.estimators.catalogue import ESTIMATORS
-from vram_ledger.analysis.formula.shapes import read_shapes
+from vram_ledger.analysis.formula.config import read_shapes
 
 MODELS = {name: CONFIGS / "models" / f"{name}.json" for name in ("qwen3.5-27b", "qwen3.5-9b")}
 SHAPES = {name: read_shapes(path) for name, path in MODELS.items()}

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from tests.synthetic import CONFIGURATION, SHAPES, measured, workload
-from vram_ledger.analysis.formula.shapes import ConfigError
+from vram_ledger.analysis.formula.config import ConfigError
 from vram_ledger.analysis.formula.terms import (
     TERMS,
     Regime,

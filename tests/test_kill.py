@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import NANO, ROOT
-from vram_ledger.harness.records import read
+from vram_ledger.harness.lines import read
 
 GRID = "repeats = 1\n[[points]]\ncontexts_tokens = [64, 512]\nbatches = [1, 2, 4]\n"
 WORKLOADS = 12

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import NANO, Ask
 from tests.test_planted import SHIPPED, campaign, drifted, nothing
 from vram_ledger.analysis.evidence.verdict import Verdict
-from vram_ledger.analysis.formula.shapes import read_shapes
+from vram_ledger.analysis.formula.config import read_shapes
 from vram_ledger.analysis.formula.terms import exact_terms
 from vram_ledger.harness.records import Images
 

@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 
+from vram_ledger.analysis.formula.config import ConfigError, read_shapes, shapes_from
 from vram_ledger.analysis.formula.shapes import (
-    ConfigError,
     Shapes,
     checkpoint_bytes,
     mtp_parameters,
-    read_shapes,
-    shapes_from,
     text_parameters,
     vision_parameters,
     weights_bytes,

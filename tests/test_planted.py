@@ -11,12 +11,12 @@ import pytest
 from tests.conftest import CONFIGS, NANO
 from tests.test_records import ENVIRONMENT
 from vram_ledger.analysis.evidence.verdict import Verdict, exit_code
-from vram_ledger.analysis.formula.shapes import read_shapes
+from vram_ledger.analysis.formula.config import read_shapes
 from vram_ledger.analysis.judging.drift import judge
 from vram_ledger.harness.child import Child
 from vram_ledger.harness.gpus import labelled, read_gpus
 from vram_ledger.harness.grid import read_grid
-from vram_ledger.harness.records import read
+from vram_ledger.harness.lines import read
 from vram_ledger.harness.results import open_results
 from vram_ledger.harness.runner import Campaign, Plan
 

@@ -12,7 +12,7 @@ from tests.conftest import BIG, CONFIGS, ROOT
 from tests.synthetic import ENVIRONMENT, SHAPES, campaign, on_card, workload, write
 from vram_ledger.analysis.calibrating.calibration import make_calibration, write_calibration
 from vram_ledger.analysis.derivation.derived_files import variant_of
-from vram_ledger.analysis.formula.shapes import ConfigError
+from vram_ledger.analysis.formula.config import ConfigError
 from vram_ledger.analysis.ground.cards import Card, CardError, card_of, read_amount
 from vram_ledger.analysis.judging.drift import all_fitted_terms, judge
 from vram_ledger.analysis.predicting.capacity import frontier

@@ -11,7 +11,8 @@ from tests.conftest import ROOT
 from tests.invoked import invoke
 from tests.synthetic import write
 from vram_ledger.analysis.judging.published_points import compare, published_like
-from vram_ledger.harness.records import Measured, ResultsFile, read
+from vram_ledger.harness.lines import read
+from vram_ledger.harness.records import Measured, ResultsFile
 
 (PUBLISHED,) = (ROOT / "results/emulated-h200/default").glob("*.jsonl")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CONFIGURATION
+from vram_ledger.harness.lines import from_line, read, to_line
 from vram_ledger.harness.records import (
     AllocatorProbe,
     Environment,
@@ -22,9 +23,6 @@ from vram_ledger.harness.records import (
     RecordError,
     Standard,
     Workload,
-    from_line,
-    read,
-    to_line,
 )
 
 ENVIRONMENT = Environment(

@@ -7,7 +7,8 @@ import pytest
 
 from tests.test_records import ENVIRONMENT, MEASURED, WORKLOAD
 from vram_ledger.errors import WrongEnvironment
-from vram_ledger.harness.records import Failure, Measurement, OutOfMemory, RecordError, read, to_line
+from vram_ledger.harness.lines import read, to_line
+from vram_ledger.harness.records import Failure, Measurement, OutOfMemory, RecordError
 from vram_ledger.harness.results import open_results, results_path, settled
 
 LINE = Measurement(workload=WORKLOAD, repeat=0, outcome=MEASURED)

@@ -12,7 +12,8 @@ from tests.test_records import ENVIRONMENT, MEASURED
 from vram_ledger.harness.child import WorkerFailed
 from vram_ledger.harness.gpus import labelled, read_gpus
 from vram_ledger.harness.grid import Grid, read_grid
-from vram_ledger.harness.records import Failure, Measured, OutOfMemory, Workload, decode, encode, read
+from vram_ledger.harness.lines import read
+from vram_ledger.harness.records import Failure, Measured, OutOfMemory, Workload, decode, encode
 from vram_ledger.harness.results import open_results
 from vram_ledger.harness.runner import Campaign, Plan, Summary, spread
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import BIG, CONFIGS, CONFIGURATION, ROOT
 from vram_ledger.analysis.derivation.derived_files import configuration_of
-from vram_ledger.analysis.formula.shapes import read_shapes
+from vram_ledger.analysis.formula.config import read_shapes
 from vram_ledger.analysis.predicting.simulate import drawn, simulated
 from vram_ledger.analysis.predicting.simulated import (
     Excess,

@@ -15,7 +15,8 @@ from vram_ledger.analysis.evidence.tables import banner_lines, environment_text
 from vram_ledger.analysis.formula.terms import transient_bytes
 from vram_ledger.analysis.ground.kinds import kind_of
 from vram_ledger.errors import InputError
-from vram_ledger.harness.records import Configuration, Environment, Measured, Phase, Workload, read
+from vram_ledger.harness.lines import read
+from vram_ledger.harness.records import Configuration, Environment, Measured, Phase, Workload
 
 GB = 10**9
 MODEL, ALL_FULL, DENSE = "qwen3.5-27b", "counterfactual-27b-all-full", "counterfactual-qwen2.5-32b-layout"

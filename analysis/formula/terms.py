@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from vram_ledger.analysis.formula.shapes import ConfigError, Shapes, weights_bytes
+from vram_ledger.analysis.formula.config import ConfigError
+from vram_ledger.analysis.formula.shapes import Shapes, weights_bytes
 from vram_ledger.harness.records import (
     CHANNELS,
     PATCH_FRAMES,

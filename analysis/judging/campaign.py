@@ -7,7 +7,8 @@ from vram_ledger.analysis.calibrating.calibration import Calibration, read_calib
 from vram_ledger.analysis.derivation.derived import Derived
 from vram_ledger.analysis.derivation.derived_files import stored_formulas
 from vram_ledger.analysis.evidence.lines import MixedError
-from vram_ledger.analysis.formula.shapes import Shapes, read_shapes
+from vram_ledger.analysis.formula.config import read_shapes
+from vram_ledger.analysis.formula.shapes import Shapes
 from vram_ledger.errors import WrongEnvironment
 from vram_ledger.harness.records import ResultsFile
 from vram_ledger.home import MODELS, RESULTS

@@ -7,7 +7,8 @@ from vram_ledger.analysis.evidence.lines import counting
 from vram_ledger.analysis.evidence.verdict import Decision, Verdict, point, size
 from vram_ledger.analysis.formula.terms import phase_regime
 from vram_ledger.analysis.judging.campaign import model_of
-from vram_ledger.harness.records import Measured, Outcome, OutOfMemory, ResultsFile, Workload, read
+from vram_ledger.harness.lines import read
+from vram_ledger.harness.records import Measured, Outcome, OutOfMemory, ResultsFile, Workload
 from vram_ledger.home import RESULTS
 
 TERM = "published points"

@@ -4,7 +4,8 @@ import dataclasses
 from pathlib import Path
 
 from vram_ledger.analysis.derivation.derived_files import MODEL_CLASSES, PLAIN
-from vram_ledger.analysis.formula.shapes import Config, ConfigError, Shapes, read_shapes
+from vram_ledger.analysis.formula.config import Config, ConfigError, read_shapes
+from vram_ledger.analysis.formula.shapes import Shapes
 from vram_ledger.harness.records import ModelClass
 from vram_ledger.home import MODELS
 from vram_ledger.names import nearest, plain

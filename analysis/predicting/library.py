@@ -17,7 +17,8 @@ from vram_ledger.analysis.derivation.derived_files import (
     version,
 )
 from vram_ledger.analysis.evidence.lines import counting, measured
-from vram_ledger.analysis.formula.shapes import ConfigError, Shapes, read_config
+from vram_ledger.analysis.formula.config import ConfigError, read_config
+from vram_ledger.analysis.formula.shapes import Shapes
 from vram_ledger.analysis.ground.cards import GIVEN, Card
 from vram_ledger.analysis.ground.kinds import EMULATED, MEASURED, ON_A_CPU, REPLAYED, kind_of
 from vram_ledger.analysis.judging.drift import configurations
@@ -34,16 +35,8 @@ from vram_ledger.analysis.predicting.sources import (
     program_source,
 )
 from vram_ledger.analysis.predicting.workspace import capability_of, workspace_of
-from vram_ledger.harness.records import (
-    Configuration,
-    Environment,
-    Measured,
-    OutOfMemory,
-    Phase,
-    ResultsFile,
-    Workload,
-    read,
-)
+from vram_ledger.harness.lines import read
+from vram_ledger.harness.records import Configuration, Environment, Measured, OutOfMemory, Phase, ResultsFile, Workload
 from vram_ledger.home import GPUS, RESULTS
 
 ASSUMED_OUTSIDE_BYTES = 2**30

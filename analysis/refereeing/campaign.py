@@ -10,7 +10,8 @@ from vram_ledger.analysis.formula.shapes import Shapes
 from vram_ledger.analysis.ground.cards import read_cards
 from vram_ledger.analysis.judging.campaign import config_path, model_of, shapes_for, stored_for
 from vram_ledger.analysis.refereeing.score import Point, points
-from vram_ledger.harness.records import ResultsFile, read
+from vram_ledger.harness.lines import read
+from vram_ledger.harness.records import ResultsFile
 from vram_ledger.home import GPUS
 
 

@@ -23,7 +23,7 @@ from vram_ledger.analysis.derivation.ledger import formula_text, ledger_markdown
 from vram_ledger.analysis.derivation.moves import moves_text
 from vram_ledger.analysis.derivation.replays import model_name, replaying
 from vram_ledger.analysis.derivation.verify import check_text, compared, random_shapes
-from vram_ledger.analysis.formula.shapes import read_shapes
+from vram_ledger.analysis.formula.config import read_shapes
 from vram_ledger.analysis.ground.files import put
 from vram_ledger.analysis.predicting.configs import config_of
 from vram_ledger.analysis.predicting.simulated import write_simulated

@@ -20,7 +20,8 @@ from vram_ledger.analysis.judging.drift import all_fitted_terms, counting_lines,
 from vram_ledger.analysis.judging.published_points import judge_published
 from vram_ledger.commands.files import results_files
 from vram_ledger.commands.options import JsonOption
-from vram_ledger.harness.records import ResultsFile, encode, read
+from vram_ledger.harness.lines import read
+from vram_ledger.harness.records import ResultsFile, encode
 from vram_ledger.home import RESULTS, RUNS
 
 FilesArgument = Annotated[

@@ -10,7 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vram_ledger.errors import Fault, Incomplete
 from vram_ledger.harness.asked import DEFAULT_GRID, DEFAULT_MODEL, Asked, measured, on_file, plan_of
-from vram_ledger.harness.records import Environment, read
+from vram_ledger.harness.lines import read
+from vram_ledger.harness.records import Environment
 from vram_ledger.harness.results import ResultsWriter
 from vram_ledger.harness.runner import Campaign, Plan, Start, Summary, describe
 from vram_ledger.harness.summary import measurements_tables

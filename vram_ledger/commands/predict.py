@@ -231,7 +231,7 @@ def score_held_out(
     as_json: JsonOption = False,
 ) -> None:
     """Score answers about points that they were not made from: other contexts, batches, grids and models."""
-    from vram_ledger.analysis.formula.shapes import read_shapes
+    from vram_ledger.analysis.formula.config import read_shapes
     from vram_ledger.analysis.ground.files import put
     from vram_ledger.analysis.predicting.configs import config_of
     from vram_ledger.analysis.predicting.held_out import held_out_markdown, held_out_scores
