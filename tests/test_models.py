@@ -67,8 +67,8 @@ def test_malformed_json_names_the_line(tmp_path: Path) -> None:
 
 
 def test_unknown_model_lists_near_misses() -> None:
-    with pytest.raises(InputError, match=r"no model is called 'qwen3\.5-27B'; near misses: .*qwen3\.5-27b"):
-        model_file(MODELS, "qwen3.5-27B")
+    with pytest.raises(InputError, match=r"no model is called 'qwen3\.5-27x'; near misses: .*qwen3\.5-27b"):
+        model_file(MODELS, "qwen3.5-27x")
 
 
 def test_checkpoint_of_another_model_is_refused_naming_the_field(tmp_path: Path) -> None:
