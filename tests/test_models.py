@@ -67,7 +67,7 @@ def test_malformed_json_names_the_line(tmp_path: Path) -> None:
 
 
 def test_unknown_model_lists_near_misses() -> None:
-    with pytest.raises(InputError, match=r"no model is called 'qwen3\.5-27x'; near misses: .*qwen3\.5-27b"):
+    with pytest.raises(InputError, match=r"no model is called 'qwen3\.5-27x'; near: .*qwen3\.5-27b"):
         model_file(MODELS, "qwen3.5-27x")
 
 
