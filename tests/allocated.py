@@ -1,13 +1,21 @@
 """Events for the caching allocator, by hand and at random, and what it makes of them."""
 
 import random
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
-from vram_ledger.analysis.allocation.rules import AllocationFailure, CachingAllocator, Event, Usage
-from vram_ledger.analysis.allocation.simulation import Simulation, simulate_events
+from vram_ledger.analysis.allocation.rules import AllocationFailure, CachingAllocator, Usage
 
 MIB = 2**20
+Event = tuple[Literal["alloc", "free", "empty_cache"], int, int]
 EMPTY: Event = ("empty_cache", 0, 0)
+
+
+class Fitted(NamedTuple):
+    """The counters of events that fitted: since their start, and after the last."""
+
+    peak: Usage
+    held: Usage
 
 
 def alloc(key: int, size: int) -> Event:
@@ -25,26 +33,42 @@ def usage(requested: int, allocated: int, reserved: int) -> Usage:
     return Usage(requested_bytes=requested, allocated_bytes=allocated, reserved_bytes=reserved)
 
 
+def feed(
+    allocator: CachingAllocator, events: Sequence[Event], numbers: dict[int, int] | None = None
+) -> AllocationFailure | None:
+    """Gives an allocator events, one at a time. numbers: of the requests by their keys."""
+    numbers = {} if numbers is None else numbers
+    for kind, key, size in events:
+        if kind == "alloc":
+            numbers[key] = allocator.requests
+            if failure := allocator.run([0], [size]):
+                return failure
+        elif kind == "free":
+            allocator.run([~numbers.pop(key)], [])
+        else:
+            allocator.empty_cache()
+    return None
+
+
 def after(*events: Event) -> CachingAllocator:
     """An allocator that has seen these events."""
     allocator = CachingAllocator()
-    for position, event in enumerate(events):
-        assert allocator.apply(position, event) is None
+    assert feed(allocator, events) is None
     return allocator
 
 
-def fitted(events: list[Event], **options: Any) -> Simulation:
+def fitted(events: Sequence[Event], capacity_bytes: int | None = None) -> Fitted:
     """What becomes of events that fit."""
-    result = simulate_events(events, **options)
-    assert isinstance(result, Simulation)
-    return result
+    allocator = CachingAllocator(capacity_bytes=capacity_bytes)
+    assert feed(allocator, events) is None
+    return Fitted(allocator.peak, allocator.held)
 
 
-def refused(events: list[Event], **options: Any) -> AllocationFailure:
+def refused(events: Sequence[Event], capacity_bytes: int) -> AllocationFailure:
     """What becomes of events that do not fit."""
-    result = simulate_events(events, **options)
-    assert isinstance(result, AllocationFailure)
-    return result
+    failure = feed(CachingAllocator(capacity_bytes=capacity_bytes), events)
+    assert failure is not None
+    return failure
 
 
 def random_events(seed: int, count: int = 400) -> list[Event]:

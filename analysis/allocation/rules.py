@@ -21,13 +21,13 @@ no caching. Not modelled and not visible: more than one stream, private pools of
 driver chooses. Segments are put one above the other here, which only decides between free blocks of the same size in
 different segments.
 
-An event log holds the storages that the Python program makes. What the libraries allocate inside one op (the BLAS
-workspace, a reduction's scratch) is not in it, so not in the prediction either.
+A program is a list of steps. A step of 0 or more is a request, of the size with that number; -n - 1 frees the n-th
+request of all, counted from 0.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 MIB = 2**20
@@ -38,9 +38,9 @@ LARGE_SEGMENT_BYTES = 20 * MIB  # kLargeBuffer; the default of large_segment_siz
 OWN_SEGMENT_BYTES = 10 * MIB  # kMinLargeAlloc: from here on a block gets a segment of its size
 SEGMENT_STEP_BYTES = 2 * MIB  # kRoundLarge
 
-EventKind = Literal["alloc", "free", "empty_cache"]
-Event = tuple[EventKind, int, int]
-"""Kind, id and bytes. A "free" names the id of its "alloc"; its bytes and the numbers of "empty_cache" are unused."""
+ADDRESS_BITS = 48  # of a free block's number: its size above, its address below
+ADDRESSES = (1 << ADDRESS_BITS) - 1
+COUNTERS = ("requested_bytes", "allocated_bytes", "reserved_bytes")
 
 
 class AllocatorError(ValueError):
@@ -60,12 +60,12 @@ class Usage:
 class AllocationFailure:
     """A sequence that ran out of memory: a result, not a fault.
 
-    event: position of the request. requested_bytes: what it asked for. asked_bytes: the segment that the driver
+    step: which of the steps it was. requested_bytes: what it asked for. asked_bytes: the segment that the driver
     refused, which is the number in torch's message. free_bytes: what the driver had left after all cached segments
     were given back. held: the counters at that moment.
     """
 
-    event: int
+    step: int
     requested_bytes: int
     asked_bytes: int
     free_bytes: int
@@ -74,9 +74,9 @@ class AllocationFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentEvent:
-    """A segment taken from the driver or given back, and the position of the event that caused it."""
+    """A segment taken from the driver or given back, and the number of steps that were done before."""
 
-    event: int
+    step: int
     action: Literal["segment_alloc", "segment_free"]
     address: int
     bytes: int
@@ -96,224 +96,241 @@ def segment_bytes(block: int) -> int:
     return -(-block // SEGMENT_STEP_BYTES) * SEGMENT_STEP_BYTES
 
 
-class _Pool:
-    """The free blocks of one pool, by size and address (``BlockPool``)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A piece of a segment. requested_bytes: what the program asked for, ``None`` of a free piece."""
 
-    __slots__ = ("blocks", "order", "small")
-
-    def __init__(self, small: bool) -> None:
-        self.small = small
-        self.order: list[tuple[int, int]] = []
-        self.blocks: dict[int, _Block] = {}
-
-    def add(self, block: "_Block") -> None:
-        insort(self.order, (block.bytes, block.address))
-        self.blocks[block.address] = block
-
-    def remove(self, block: "_Block") -> None:
-        del self.order[bisect_left(self.order, (block.bytes, block.address))]
-        del self.blocks[block.address]
-
-    def best_fit(self, size: int) -> "_Block | None":
-        place = bisect_left(self.order, (size, 0))
-        return self.blocks[self.order[place][1]] if place < len(self.order) else None
-
-    def splits(self, rest: int) -> bool:
-        return rest >= MIN_BLOCK_BYTES if self.small else rest > SMALL_BYTES
+    bytes: int
+    requested_bytes: int | None
 
 
-@dataclass(slots=True, eq=False)
-class _Block:
-    """A piece of a segment; ``before`` and ``after`` are its neighbours there."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """Memory taken from the driver, and the pieces that it is cut into, in order and without gaps."""
 
     address: int
-    bytes: int
-    pool: _Pool
-    free: bool = False
-    before: "_Block | None" = None
-    after: "_Block | None" = None
+    small: bool
+    blocks: tuple[Block, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        return sum(block.bytes for block in self.blocks)
 
 
-@dataclass(slots=True)
-class _Counter:
-    """A current value and its high-water mark (``Stat``)."""
-
-    now: int = 0
-    peak: int = 0
-
-    def add(self, amount: int) -> None:
-        self.now += amount
-        if self.now > self.peak:
-            self.peak = self.now
-
-
-@dataclass(slots=True, kw_only=True)
 class CachingAllocator:
     """The allocator's state. ``capacity_bytes``: all that the driver can give, ``None`` for without end.
 
-    place: the address for the next segment of so many bytes; by default they are put one above the other. segments:
-    what was asked of the driver and given back, in order.
+    ``place`` gives the address for the next segment of so many bytes; by default they are put one above the other.
+    ``segments``: what was asked of the driver and given back, in order. ``retries``: requests that the driver refused
+    until the cache was given back.
     """
 
-    capacity_bytes: int | None = None
-    place: Callable[[int], int | None] = lambda size: None
-    segments: list[SegmentEvent] = field(default_factory=list)
-    _event: int = 0
-    _top: int = 0
-    _small: _Pool = field(default_factory=lambda: _Pool(small=True))
-    _large: _Pool = field(default_factory=lambda: _Pool(small=False))
-    _live: dict[int, tuple[_Block | None, int]] = field(default_factory=dict)
-    _requested: _Counter = field(default_factory=_Counter)
-    _allocated: _Counter = field(default_factory=_Counter)
-    _reserved: _Counter = field(default_factory=_Counter)
+    plain = True  # whether the smallest block that fits is always the one to take
+    largest_rest_bytes = SMALL_BYTES  # what a large block keeps rather than be split
+
+    def __init__(
+        self, *, capacity_bytes: int | None = None, place: Callable[[int], int | None] = lambda size: None
+    ) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.place = place
+        self.segments: list[SegmentEvent] = []
+        self.retries = 0
+        self.steps = 0
+        self._small: list[int] = []  # free blocks, as numbers that sort by size, then address
+        self._large: list[int] = []
+        self._end_of: dict[int, int] = {}  # free blocks again, by their start
+        self._start_of: dict[int, int] = {}  # and by their end
+        self._bounds: dict[int, int] = {}  # segments: bytes by address
+        self._top = 0
+        self._requests: list[tuple[int, int, int, list[int]] | None] = []  # address, bytes, requested, pool; if alive
+        self._now = [0, 0, 0]
+        self._peak = [0, 0, 0]
+
+    @classmethod
+    def holding(cls, segments: Iterable[Segment], capacity_bytes: int | None = None) -> "CachingAllocator":
+        """An allocator in a given state. Live blocks are requests, numbered as they come."""
+        allocator = cls(capacity_bytes=capacity_bytes)
+        for segment in segments:
+            allocator._put(segment)
+        allocator.reset_peak()
+        return allocator
+
+    def _put(self, segment: Segment) -> None:
+        at, pool = segment.address, self._small if segment.small else self._large
+        self._bounds[at] = segment.bytes
+        for block in segment.blocks:
+            if block.requested_bytes is None:
+                self._add_free(pool, at, at + block.bytes)
+            else:
+                self._requests.append((at, block.bytes, block.requested_bytes, pool))
+                self._now[0] += block.requested_bytes
+                self._now[1] += block.bytes
+            at += block.bytes
+        self._now[2] += segment.bytes
+        self._top = max(self._top, at)
+
+    def copy(self, capacity_bytes: int | None = None) -> "CachingAllocator":
+        """One in the same state for another program, whose requests count from 0; what is alive now stays for good."""
+        twin = type(self)(capacity_bytes=capacity_bytes, place=self.place)
+        twin._small, twin._large = self._small.copy(), self._large.copy()
+        twin._end_of, twin._start_of, twin._bounds = self._end_of.copy(), self._start_of.copy(), self._bounds.copy()
+        twin._top, twin._now, twin._peak = self._top, self._now.copy(), self._peak.copy()
+        return twin
 
     @property
     def held(self) -> Usage:
         """The counters now."""
-        return self._usage("now")
+        return Usage(**dict(zip(COUNTERS, self._now, strict=True)))
 
     @property
     def peak(self) -> Usage:
         """Each counter's high-water mark since the last reset."""
-        return self._usage("peak")
+        return Usage(**dict(zip(COUNTERS, self._peak, strict=True)))
 
-    def _usage(self, which: Literal["now", "peak"]) -> Usage:
-        return Usage(
-            requested_bytes=getattr(self._requested, which),
-            allocated_bytes=getattr(self._allocated, which),
-            reserved_bytes=getattr(self._reserved, which),
-        )
+    @property
+    def requests(self) -> int:
+        """How many requests there have been, those of 0 B included: the number of the next."""
+        return len(self._requests)
 
     def live_blocks(self) -> dict[int, tuple[int, int]]:
-        """Address and size of the block of every live id; requests of 0 B have none."""
-        return {key: (block.address, block.bytes) for key, (block, _) in self._live.items() if block is not None}
+        """Address and size of the block of every request that is alive; those of 0 B have none."""
+        return {number: (request[0], request[1]) for number, request in enumerate(self._requests) if request}
 
-    def address(self, key: int) -> int | None:
-        """Address of a live id's block; ``None`` for a request of 0 B."""
-        block = self._live[key][0]
-        return None if block is None else block.address
+    def free_blocks(self) -> dict[int, int]:
+        """Size by address of every free block."""
+        return {at: end - at for at, end in self._end_of.items()}
 
     def reset_peak(self) -> None:
         """Sets every peak to its current value (``reset_peak_memory_stats``)."""
-        for counter in (self._requested, self._allocated, self._reserved):
-            counter.peak = counter.now
+        self._peak = self._now.copy()
 
-    def apply(self, position: int, event: Event) -> AllocationFailure | None:
-        """Carries out the event at this position; :class:`AllocatorError` if it makes no sense there."""
-        self._event = position
-        kind, key, size = event
-        if kind == "alloc":
-            return self._allocate(key, size)
-        if kind == "free":
-            self._free(key)
-        elif kind == "empty_cache":
-            self.empty_cache()
-        else:
-            raise AllocatorError(f"event {position}: unknown kind {kind!r}")
-        return None
+    def run(self, steps: Sequence[int], sizes: Sequence[int]) -> AllocationFailure | None:
+        """Carries out steps, up to the first that finds no memory; :class:`AllocatorError` if one makes no sense."""
+        small, large, requests = self._small, self._large, self._requests
+        end_of, start_of, bounds = self._end_of, self._start_of, self._bounds
+        requested, allocated, _ = self._now
+        most_requested, most_allocated, _ = self._peak
+        begun = self.steps
+        failed: int | None = None
+        for number, step in enumerate(steps, begun):
+            if step >= 0:
+                asked = sizes[step]
+                if not asked:
+                    requests.append(None)
+                    continue
+                size = -(-asked // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES
+                pool = small if size <= SMALL_BYTES else large
+                place = bisect_left(pool, size << ADDRESS_BITS)
+                if place < len(pool):
+                    block = pool.pop(place if self.plain else self._chosen(pool, place))
+                    at = block & ADDRESSES
+                    end = end_of.pop(at)
+                    del start_of[end]
+                else:
+                    self.steps = number
+                    if (found := self._new_block(size, pool)) is None:
+                        failed = asked
+                        break
+                    at, end = found
+                rest = end - at - size
+                if rest > (0 if pool is small else self.largest_rest_bytes):
+                    cut = at + size
+                    insort(pool, rest << ADDRESS_BITS | cut)
+                    end_of[cut] = end
+                    start_of[end] = cut
+                    end = cut
+                requests.append((at, end - at, asked, pool))
+                requested += asked
+                allocated += end - at
+                if requested > most_requested:
+                    most_requested = requested
+                if allocated > most_allocated:
+                    most_allocated = allocated
+            else:
+                if (request := requests[~step]) is None:
+                    continue
+                requests[~step] = None
+                at, size, asked, pool = request
+                requested -= asked
+                allocated -= size
+                end = at + size
+                if at in start_of and at not in bounds:
+                    before = start_of.pop(at)
+                    del pool[bisect_left(pool, (at - before) << ADDRESS_BITS | before)]
+                    at = before
+                if end in end_of and end not in bounds:
+                    after = end_of.pop(end)
+                    del pool[bisect_left(pool, (after - end) << ADDRESS_BITS | end)]
+                    end = after
+                insort(pool, (end - at) << ADDRESS_BITS | at)
+                end_of[at] = end
+                start_of[end] = at
+        self.steps = begun + len(steps) if failed is None else number
+        self._now[:2] = requested, allocated
+        self._peak[:2] = most_requested, most_allocated
+        return None if failed is None else self._failure(failed)
 
     def empty_cache(self) -> None:
         """Gives every segment that is one free block back to the driver."""
         for pool in (self._large, self._small):
-            whole = [block for _, address in pool.order if _is_whole(block := pool.blocks[address])]
-            for block in whole:
-                pool.remove(block)
-                self._reserved.add(-block.bytes)
-                self._note("segment_free", block)
+            for block in pool.copy():
+                at, size = block & ADDRESSES, block >> ADDRESS_BITS
+                if self._bounds.get(at) == size:
+                    self._take_free(pool, block)
+                    del self._bounds[at]
+                    self._now[2] -= size
+                    self._note("segment_free", at, size)
 
-    def _allocate(self, key: int, requested: int) -> AllocationFailure | None:
-        if key in self._live or requested < 0:
-            what = "is live already" if key in self._live else f"asks for {requested} B"
-            raise AllocatorError(f"event {self._event}: id {key} {what}")
-        if requested == 0:
-            self._live[key] = None, 0
-            return None
-        size = block_bytes(requested)
-        pool = self._small if size <= SMALL_BYTES else self._large
-        block = pool.best_fit(size)
-        if block is not None:
-            pool.remove(block)
-        elif (block := self._new_segment(size, pool)) is None:
-            return self._failure(requested, segment_bytes(size))
-        if pool.splits(block.bytes - size):
-            _split(block, size)
-        block.free = False
-        self._live[key] = block, requested
-        self._requested.add(requested)
-        self._allocated.add(block.bytes)
-        return None
-
-    def _new_segment(self, size: int, pool: _Pool) -> _Block | None:
+    def _new_block(self, size: int, pool: list[int]) -> tuple[int, int] | None:
+        """Start and end of a block of at least this size from the driver; ``None`` if it has none."""
         asked = segment_bytes(size)
         if not self._has_room(asked):
             self.empty_cache()
             if not self._has_room(asked):
                 return None
+            self.retries += 1
         given = self.place(asked)
-        block = _Block(self._top if given is None else given, asked, pool)
-        self._top = max(self._top, block.address + asked)
-        self._reserved.add(asked)
-        self._note("segment_alloc", block)
-        return block
+        at = self._top if given is None else given
+        self._top = max(self._top, at + asked)
+        self._bounds[at] = asked
+        self._count_reserved(asked)
+        self._note("segment_alloc", at, asked)
+        return at, at + asked
+
+    def _chosen(self, pool: list[int], place: int) -> int:
+        """Which free block of a pool to take, if the one at this place is the smallest that fits."""
+        return place
+
+    def _count_reserved(self, size: int) -> None:
+        self._now[2] += size
+        self._peak[2] = max(self._peak[2], self._now[2])
 
     def _has_room(self, asked: int) -> bool:
-        return self.capacity_bytes is None or self._reserved.now + asked <= self.capacity_bytes
+        return self.capacity_bytes is None or self._now[2] + asked <= self.capacity_bytes
 
-    def _failure(self, requested: int, asked: int) -> AllocationFailure:
-        assert self.capacity_bytes is not None
+    def _asked_bytes(self, requested: int) -> int:
+        """What the driver is asked for where nothing cached fits a request."""
+        return segment_bytes(block_bytes(requested))
+
+    def _failure(self, requested: int) -> AllocationFailure:
+        assert self.capacity_bytes is not None, "a driver without end refuses nothing"
         return AllocationFailure(
-            event=self._event,
+            step=self.steps,
             requested_bytes=requested,
-            asked_bytes=asked,
-            free_bytes=self.capacity_bytes - self._reserved.now,
+            asked_bytes=self._asked_bytes(requested),
+            free_bytes=self.capacity_bytes - self._now[2],
             held=self.held,
         )
 
-    def _free(self, key: int) -> None:
-        if key not in self._live:
-            raise AllocatorError(f"event {self._event}: id {key} is not live")
-        block, requested = self._live.pop(key)
-        if block is None:
-            return
-        self._requested.add(-requested)
-        self._allocated.add(-block.bytes)
-        _merge_neighbours(block)
-        block.free = True
-        block.pool.add(block)
+    def _add_free(self, pool: list[int], start: int, end: int) -> None:
+        insort(pool, (end - start) << ADDRESS_BITS | start)
+        self._end_of[start] = end
+        self._start_of[end] = start
 
-    def _note(self, action: Literal["segment_alloc", "segment_free"], block: _Block) -> None:
-        self.segments.append(
-            SegmentEvent(event=self._event, action=action, address=block.address, bytes=block.bytes),
-        )
+    def _take_free(self, pool: list[int], block: int) -> None:
+        del pool[bisect_left(pool, block)]
+        del self._start_of[self._end_of.pop(block & ADDRESSES)]
 
-
-def _is_whole(block: _Block) -> bool:
-    return block.before is None and block.after is None
-
-
-def _split(block: _Block, size: int) -> None:
-    """Cuts ``block`` down to its first ``size`` bytes; the rest becomes a free block after it."""
-    rest = _Block(block.address + size, block.bytes - size, block.pool, True, block, block.after)
-    if block.after is not None:
-        block.after.before = rest
-    block.after = rest
-    block.bytes = size
-    block.pool.add(rest)
-
-
-def _merge_neighbours(block: _Block) -> None:
-    """Takes the free neighbours of ``block``, which is in no pool, into it."""
-    before, after = block.before, block.after
-    if before is not None and before.free:
-        block.pool.remove(before)
-        block.address = before.address
-        block.bytes += before.bytes
-        block.before = before.before
-        if block.before is not None:
-            block.before.after = block
-    if after is not None and after.free:
-        block.pool.remove(after)
-        block.bytes += after.bytes
-        block.after = after.after
-        if block.after is not None:
-            block.after.before = block
+    def _note(self, action: Literal["segment_alloc", "segment_free"], address: int, size: int) -> None:
+        self.segments.append(SegmentEvent(step=self.steps, action=action, address=address, bytes=size))
