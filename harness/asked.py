@@ -1,5 +1,6 @@
 """From what a person asked for to a plan: the card, the model, the grid; and whether all of it is on file already."""
 
+import dataclasses
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from vram_ledger.harness.runner import (
 )
 from vram_ledger.home import GPUS, GRIDS, MODELS
 
+ROOMY_BYTES = 2 * 10**12  # an emulated card has addresses for 2 TiB
 NEEDED = ("torch", "transformers")
 DEFAULT_MODEL, DEFAULT_GRID, DEFAULT_CARD = "qwen3.5-27b", "default", "h200"
 
@@ -85,6 +87,14 @@ def plan_of(asked: Asked, tell: Callable[[str], None] = lambda line: None) -> Pl
         emulation=emulation,
         compiled=asked.compiled,
     )
+
+
+def with_room(plan: Plan) -> Plan:
+    """The same plan; an emulated card has as much memory as its addresses allow, so that any shape can be looked at."""
+    if plan.emulation is None:
+        return plan
+    card = dataclasses.replace(profile_of(plan.answer_as), total_bytes=ROOMY_BYTES)
+    return dataclasses.replace(plan, emulation=emulation_of((card,), plan.compiled))
 
 
 def one_card(gpus: tuple[Gpu, ...], variable: str, label: str) -> Gpu:

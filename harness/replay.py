@@ -1,10 +1,12 @@
 """Replays for another program: workloads in on one stream, event logs out on the other, a line of JSON each.
 
-The first line out is ``{"environment": …}``. A request is ``{"log": workload}`` or ``{"kernels": workload}``; its
-answer is ``{"log": packed log}`` (``harness.events.pack``), ``{"kernels": …}``, or ``{"refused": why}`` where the
-workload can't be replayed. The next request after a refusal gets a fresh worker.
+The first line out is ``{"environment": …}``. A request is ``{"log": workload}``, ``{"kernels": workload}`` or
+``{"built": workload}``; its answer is ``{"log": packed log}`` (``harness.events.pack``), ``{"kernels": …}``,
+``{"built": …}`` (what was asked of the allocator up to the end of the build, ``harness.devices.Device.requests``), or
+``{"refused": why}`` where the workload can't be replayed. The next request after a refusal gets a fresh worker.
 """
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -27,9 +29,9 @@ STATIC_CHUNKS = (
 class Replays:
     """Event logs of the workloads of one plan. A worker serves as long as the build that it holds is wanted."""
 
-    def __init__(self, plan: Plan, start: Callable[[dict[str, Any]], Child] = Child.alone) -> None:
+    def __init__(self, plan: Plan, start: Callable[[dict[str, Any]], Child] | None = None) -> None:
         self._plan = plan
-        self._start = start
+        self._start = start or functools.partial(Child.alone, variables=plan.variables)
         self._child: Child | None = None
         self._build: tuple[str, ...] | None = None
         self._environment: Environment | None = None
@@ -44,14 +46,15 @@ class Replays:
                 weights="random",
                 config_sha256=sha256_of(self._plan.config_file),
                 grid_sha256=NO_GRID,
+                emulation=None if self._plan.emulation is None else self._plan.emulation.digest,
             )
         return self._environment
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer to one request."""
         (what, data), *more = request.items() or [("nothing", None)]
-        if what not in ("log", "kernels") or more:
-            return {"refused": f"unknown request {what!r}; ask for a log or for kernels"}
+        if what not in ("log", "kernels", "built") or more:
+            return {"refused": f"unknown request {what!r}; ask for a log, for kernels, or for what was built"}
         try:
             workload = decode(Workload, data, what)
         except RecordError as error:
@@ -59,11 +62,22 @@ class Replays:
         if reason := not_replayable(workload, self._plan.config_file):
             return {"refused": f"{describe(workload)}: {reason}"}
         try:
+            if what == "built":
+                return {what: self._built(workload.configuration)}
             command = {"do": what, "workload": encode(workload), "packed": True}
             return {what: self._worker(workload.configuration).ask(command, self._plan.grid.deadline_s)}
         except WorkerFailed as failed:
             self.close()
             return {"refused": f"{describe(workload)} can't be replayed: {failed}"}
+
+    def _built(self, configuration: Configuration) -> list[int]:
+        """Asked of a worker of its own, whose allocator records from the first request on."""
+        child = self._start(self._plan.order(configuration) | {"recorded": True})
+        try:
+            child.ask({"do": "build"}, BUILD_DEADLINE_S)
+            return list(child.ask({"do": "built"}, BUILD_DEADLINE_S))
+        finally:
+            child.close()
 
     def close(self) -> None:
         """Ends the worker."""

@@ -1,7 +1,7 @@
 """The child process: builds one model and measures workloads as it is told, one JSON line in, one out.
 
-Commands are objects with a field "do": "describe", "silicon", "standard", "build", "kernels", "measure",
-"history" or "log". Every
+Commands are objects with a field "do": "describe", "silicon", "standard", "build", "built", "kernels",
+"measure", "history" or "log". Every
 answer is an object with the field "answer", or "out_of_memory" or "error" where the command failed; after either the
 parent ends the process, since an exception keeps the tensors of its frames alive. Whatever libraries print goes to
 standard error.
@@ -87,6 +87,8 @@ class Worker:
             case "history":
                 workload = decode(Workload, command["workload"])
                 return history(self._built(), workload)
+            case "built":
+                return self.device.requests()
             case "log":
                 log = self._log(decode(Workload, command["workload"]), command.get("filled", True))
                 return pack(log) if command.get("packed") else encode(log)
@@ -117,7 +119,11 @@ class Worker:
         return encode(measured)
 
     def _log(self, workload: Workload, filled: bool) -> EventLog:
-        return event_log(self._built(), workload, filled)
+        self.device.guessed()  # what went before is not this workload's
+        log = event_log(self._built(), workload, filled)
+        if guessed := self.device.guessed():
+            raise ValueError(f"the program looks at values of the card at {guessed[0].source}, which an emulated card lacks")
+        return log
 
     def out_of_memory(self) -> OutOfMemory:
         """The record of the failure that was just caught."""

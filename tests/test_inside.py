@@ -7,7 +7,7 @@ import torch
 
 from tests.conftest import BIG, NANO, Ask
 from vram_ledger.harness.devices.attention import kernel_of
-from vram_ledger.harness.devices.inside import splits_of
+from vram_ledger.harness.splits import splits_of
 from vram_ledger.harness.events import EventLog, signed_sizes
 
 SHAPES: list[tuple[str, int, int, dict[str, Any]]] = [

@@ -7,10 +7,10 @@ sequence of events and be met to the byte. What is not met is refused, with the 
 
 import dataclasses
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from vram_ledger.analysis.derivation.derived import Derived, Line, Regime, derived_key
+from vram_ledger.analysis.derivation.derived import Build, Derived, Regime, derived_key
 from vram_ledger.analysis.derivation.forms import (
     MASK_TOKENS,
     MOST_CONTEXT_TOKENS,
@@ -23,7 +23,8 @@ from vram_ledger.analysis.derivation.forms import (
     design,
 )
 from vram_ledger.analysis.derivation.maxima import Space
-from vram_ledger.analysis.derivation.pieces import NotDerived, factors_at, regime_of, solve_regime
+from vram_ledger.analysis.derivation.groups import any_layer
+from vram_ledger.analysis.derivation.pieces import UNSOLVED, NotDerived, Tables, built, factors_at, regime_of, solve_regime
 from vram_ledger.analysis.derivation.regimes import (
     PROBED_BATCHES,
     PROBED_TOKENS,
@@ -33,13 +34,16 @@ from vram_ledger.analysis.derivation.regimes import (
     signature,
     with_mask,
 )
-from vram_ledger.analysis.derivation.replays import Replays
+from vram_ledger.analysis.derivation.replays import NotReplayed, Replays
 from vram_ledger.analysis.derivation.solve import pivot_rows_and_columns
-from vram_ledger.harness.events import Allocation, EventLog, alive
+from vram_ledger.harness.events import STANDING, Allocation, EventLog, alive
 from vram_ledger.harness.records import Configuration, Phase, Workload
+from vram_ledger.harness.splits import Heads
 
+REFUSED_BY_TORCH = "canUse32BitIndexMath"
+CORNERS = 8  # at most, of a domain
 CHECKS = 4  # logs of a regime that the solve does not need
-UNSOLVED = "inside _scaled_dot_product_flash_attention"
+MOST_TOKENS = 2**22  # of all sequences: beyond any card
 REPLAYED_CHUNKS = 4  # calls of a chunked prefill that are replayed, beside a last one
 PROBE = Shape(batch=2, context_tokens=1000)
 
@@ -65,14 +69,20 @@ class Program:
         )
 
     def whole(self, shape: Shape) -> EventLog:
-        """The log of the workload of that shape, without the accumulators of flash attention's splits.
+        """The log of the workload of that shape, of the program's own tensors alone.
 
-        Into how many parts it splits the keys hangs on the number of multiprocessors and is no form of the shape.
-        They are small beside a layer's other tensors; only a model of few heads has its peak there.
+        Weights and workspace are the build's. Into how many parts flash attention splits the keys hangs on the number
+        of multiprocessors and is no form of the shape: their accumulators are put back where they were taken out
+        (:func:`analysis.derivation.pieces.with_accumulators`).
         """
         if shape not in self._logs:
-            self._logs[shape] = without(self._replays.log(self.workload(shape)), UNSOLVED)
+            self._logs[shape] = without(self._replays.log(self.workload(shape)), (*STANDING, UNSOLVED))
         return self._logs[shape]
+
+    def build(self) -> Build:
+        """What building the model asks of the allocator."""
+        workload = self.workload(PROBE)
+        return built(self._replays.built(workload), self._replays.log(workload))
 
     def call(self, call: Call, shape: Shape) -> tuple[EventLog, str]:
         """The log of the call of that kind within the workload of that shape, and its signature."""
@@ -82,6 +92,16 @@ class Program:
                 log = call_log(log, _call_number(call, self.chunk, shape.context_tokens))
             self._calls[call, shape] = log, signature(log)
         return self._calls[call, shape]
+
+    def runs(self, call: Call, shape: Shape) -> bool:
+        """Whether the program runs at a shape at all: PyTorch's kernels refuse a few (``canUse32BitIndexMath``)."""
+        try:
+            self.call(call, shape)
+        except NotReplayed as error:
+            if REFUSED_BY_TORCH not in str(error):
+                raise
+            return False
+        return True
 
     def seen(self, call: Call) -> tuple[Shape, ...]:
         """The shapes at which a kind of call was looked at so far."""
@@ -94,9 +114,9 @@ def _call_number(call: Call, chunk: int, context_tokens: int) -> int:
     return context_tokens // chunk if call == "full" else -(-context_tokens // chunk)
 
 
-def without(log: EventLog, op: str) -> EventLog:
-    """The log as if that op had made nothing."""
-    dropped = sorted(e for a in log.allocations if a.op == op for e in (a.born, a.died) if e is not None)
+def without(log: EventLog, ops: Collection[str]) -> EventLog:
+    """The log as if those ops had made nothing."""
+    dropped = sorted(e for a in log.allocations if a.op in ops for e in (a.born, a.died) if e is not None)
     if not dropped:
         return log
 
@@ -107,7 +127,7 @@ def without(log: EventLog, op: str) -> EventLog:
         allocations=tuple(
             dataclasses.replace(a, born=at(a.born), died=None if a.died is None else at(a.died))
             for a in log.allocations
-            if a.op != op
+            if a.op not in ops
         ),
         events=log.events - len(dropped),
         marks={name: at(event) for name, event in log.marks.items()},
@@ -117,7 +137,7 @@ def without(log: EventLog, op: str) -> EventLog:
 def call_log(log: EventLog, number: int) -> EventLog:
     """One call of a log as a log of its own: what is alive before it is born first.
 
-    Weights come in their old order, the others by origin: in which order the calls before made them is of no account.
+    It comes by origin: in which order the calls before made it is of no account.
     """
     start, end = log.marks[f"call {number}"], log.marks.get(f"call {number + 1}", log.marks["end"])
     before = sorted(alive(log, start - 1), key=_origin)
@@ -132,9 +152,7 @@ def call_log(log: EventLog, number: int) -> EventLog:
 
 
 def _origin(a: Allocation) -> tuple[object, ...]:
-    if a.op == "resident":
-        return (0, a.born)
-    return 1, a.module, a.source, a.op, a.dtype, len(a.shape), a.born
+    return any_layer(a.module), a.source, a.op, a.dtype, a.born
 
 
 def _moved(a: Allocation, born: int, shift: int, end: int) -> Allocation:
@@ -196,13 +214,13 @@ def check_derivable(configuration: Configuration) -> None:
         raise NotDerived(f"a chunk that is no multiple of {MASK_TOKENS} tokens is not folded: replay only")
 
 
-def derive(replays: Replays, configuration: Configuration, phase: Phase) -> Derived:
-    """The formula; :class:`NotDerived` or :class:`NotReplayed` with the shape at which it can't be had."""
+def derive(replays: Replays, configuration: Configuration, phase: Phase, heads: Heads) -> Derived:
+    """The program of a model with these heads; :class:`NotDerived` or :class:`NotReplayed` with the shape at which it can't be had."""
     check_derivable(configuration)
     program = Program(replays, configuration, phase)
     kernels = replays.kernels(program.workload(PROBE))
-    lines: dict[Line, int] = {}
-    regimes = tuple(r for call in calls_of(phase, program.chunk) for r in _call_regimes(program, call, lines))
+    tables = Tables(heads=heads, build=program.build())
+    regimes = tuple(r for call in calls_of(phase, program.chunk) for r in _call_regimes(program, call, tables))
     return Derived(
         name="",
         key=derived_key(replays.environment, configuration, phase, kernels),
@@ -210,12 +228,15 @@ def derive(replays: Replays, configuration: Configuration, phase: Phase) -> Deri
         configuration=configuration,
         phase=phase,
         kernels=kernels,
-        lines=tuple(lines),
+        heads=heads,
+        build=tables.build,
+        origins=tuple(tables.origins),
+        lines=tuple(tables.lines),
         regimes=regimes,
     )
 
 
-def _call_regimes(program: Program, call: Call, lines: dict[Line, int]) -> Iterator[Regime]:
+def _call_regimes(program: Program, call: Call, tables: Tables) -> Iterator[Regime]:
     try:
         boxes = list(_boxes(program, Axis(call=call, chunk=program.chunk, padded=None)))
     except NoRanges:
@@ -225,7 +246,7 @@ def _call_regimes(program: Program, call: Call, lines: dict[Line, int]) -> Itera
         except NoRanges as error:
             raise NotDerived(f"{call} call: no few ranges of shapes have one sequence of events: {error}") from error
     for domain in boxes:
-        yield _regime(program, call, domain, lines)
+        yield _regime(program, call, domain, tables)
 
 
 def _boxes(program: Program, axis: Axis) -> Iterator[Domain]:
@@ -237,10 +258,12 @@ def _boxes(program: Program, axis: Axis) -> Iterator[Domain]:
             yield axis.domain(batches, numbers)
 
 
-def _regime(program: Program, call: Call, domain: Domain, lines: dict[Line, int]) -> Regime:
+def _regime(program: Program, call: Call, domain: Domain, tables: Tables) -> Regime:
     columns = columns_of(call, program.configuration.cache)
     space = Space(call=call, chunk=program.chunk, domain=domain, columns=columns)
     shapes = _shapes(program, space)
+    if not shapes:
+        raise NotDerived(f"{program.phase}, {call} call, {domain.label}: no shape of it runs")
     replayed = [program.call(call, shape) for shape in shapes]
     for shape, (_, kind) in zip(shapes, replayed, strict=True):
         if kind != replayed[0][1]:
@@ -249,7 +272,7 @@ def _regime(program: Program, call: Call, domain: Domain, lines: dict[Line, int]
                 f"L={shape.context_tokens:,} is not that at B={shapes[0].batch}, L={shapes[0].context_tokens:,}"
             )
     solved = solve_regime(space, shapes, [log for log, _ in replayed])
-    regime = regime_of(space, domain, solved, len(shapes), call != "first" and call != "full", lines)
+    regime = regime_of(space, domain, solved, len(shapes), call != "first" and call != "full", tables)
     _check_growth(regime)
     return regime
 
@@ -268,16 +291,15 @@ def _shapes(program: Program, space: Space) -> list[Shape]:
     """Shapes to replay: those already seen, and as many in general position as tell all columns apart, plus checks."""
     pool = _candidates(space)
     seen = [s for s in program.seen(space.call) if _inside(space, [s])]
-    corners = [s for s in pool[:8] if s not in seen]
+    corners = [s for s in pool[:CORNERS] if s not in seen and program.runs(space.call, s)]
     chosen = [*seen, *corners]
     wanted = len(pivot_rows_and_columns(_design(space, pool))[1])
-    for shape in pool[8:]:
+    for shape in pool[CORNERS:]:
         have = len(pivot_rows_and_columns(_design(space, chosen))[1])
         if have == wanted and len(chosen) >= wanted + CHECKS:
             break
-        if shape not in chosen and (
-            have == wanted or len(pivot_rows_and_columns(_design(space, [*chosen, shape]))[1]) > have
-        ):
+        more = len(pivot_rows_and_columns(_design(space, [*chosen, shape]))[1]) > have
+        if shape not in chosen and (have == wanted or more) and program.runs(space.call, shape):
             chosen.append(shape)
     return chosen
 
@@ -295,7 +317,8 @@ def _candidates(space: Space) -> list[Shape]:
         padded_mask=domain.padded_mask,
     )
     drawn = Space(call=space.call, chunk=space.chunk, domain=small, columns=space.columns).samples(300, seed=64)
-    return [Shape(batch=int(b), context_tokens=int(c)) for b, c in dict.fromkeys(map(tuple, drawn.tolist()))]
+    shapes = [Shape(batch=int(b), context_tokens=int(c)) for b, c in dict.fromkeys(map(tuple, drawn.tolist()))]
+    return [s for s in shapes if s.batch * s.context_tokens <= MOST_TOKENS]
 
 
 def _inside(space: Space, shapes: list[Shape]) -> bool:

@@ -1,8 +1,10 @@
-"""The derived formula: what a program has allocated at its peak and holds afterwards, to the byte, at any shape.
+"""The derived program: all that it asks of the allocator, in order, each size an exact form of the shape.
 
 A file holds one phase of one configuration in one software set. Its regimes are the parts of the plane of shapes in
-which the sequence of allocations is one and the same; each has its form for what is held and, for the peak, the few
-forms of which the largest one is the peak. Nothing is said of a shape outside every regime, or of another program.
+which the sequence of allocations is one and the same. What the allocator makes of it on a card is
+:mod:`analysis.derivation.running`'s; the formula of the requested peak (the few forms of which the largest one is the
+peak), the form of what is held, and the ledger of either are views of the same sequence. Nothing is said of a shape
+outside every regime, or of another program.
 """
 
 import hashlib
@@ -18,6 +20,7 @@ from vram_ledger.analysis.ground.files import said
 from vram_ledger.analysis.ground.kinds import EMULATED, MEASURED, kind_of
 from vram_ledger.errors import InputError, WrongEnvironment
 from vram_ledger.harness.records import Configuration, Environment, Kernels, Phase, Workload, encode
+from vram_ledger.harness.splits import Heads
 
 SOURCE_FIELDS = ("transformers", "fla", "causal_conv1d", "config_sha256")
 SOURCE_KERNELS = ("delta_rule", "convolution", "norm")
@@ -51,6 +54,36 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What makes a tensor. module: with "*" for the number of the layer. shape: in B, L, T and E."""
+
+    group: str
+    module: str
+    op: str
+    source: str
+    dtype: str
+    shape: str
+
+    @property
+    def rank(self) -> tuple[str, ...]:
+        """By which the tensors that are alive between two calls of the model are put in order."""
+        return self.module, self.source, self.op, self.dtype
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """What building the model asks of the allocator, from the start of the process on.
+
+    sizes: bytes, by number; number 0 is the libraries' workspace, of which each card has its own. steps: see :mod:`analysis.allocation.steps`. resident_bytes, residents: weights and buffers, and how many tensors they are.
+    """
+
+    sizes: tuple[int, ...]
+    steps: str
+    resident_bytes: int
+    residents: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
     """A point of the program: the bytes alive there as a form, what was running, and every tensor alive.
 
@@ -68,9 +101,14 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regime:
-    """Shapes with one sequence of events. held: after the phase, ``None`` for a call that is not the phase's last.
+    """Shapes with one sequence of events. steps: its text, the numbers being those of ``requests``.
 
-    logs, checks: shapes replayed, and how many of them the solve did not need.
+    requests: of each, the number of its origin in :attr:`Derived.origins`, then its bytes, a number a column; what
+    flash attention allocates for each part of the keys is given for one part (:func:`harness.splits.splits`).
+
+    prepared: how many of the steps come before the call: inputs and a filled cache, or, of a later call, the births of
+    what is alive, in the order of :attr:`Origin.rank`. held: after the phase, ``None`` for a call that is not the
+    phase's last. logs, checks: shapes replayed, and how many of them the solve did not need.
     """
 
     call: Call
@@ -78,6 +116,9 @@ class Regime:
     columns: tuple[tuple[str, ...], ...]
     held: Piece | None
     peak: tuple[Piece, ...]
+    requests: tuple[tuple[int, ...], ...]
+    prepared: int
+    steps: str
     logs: int
     checks: int
 
@@ -90,7 +131,8 @@ class Regime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Derived:
-    """The formula of one phase of one program. name: of its own file, "" before it has one. key: what it holds for."""
+    """One phase of one program. name: of its own file, "" before it has one. key: what it holds for. heads: of its
+    attention, by which flash splits the keys."""
 
     name: str
     key: str
@@ -98,6 +140,9 @@ class Derived:
     configuration: Configuration
     phase: Phase
     kernels: Kernels
+    heads: Heads
+    build: Build
+    origins: tuple[Origin, ...]
     lines: tuple[Line, ...]
     regimes: tuple[Regime, ...]
 

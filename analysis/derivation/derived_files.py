@@ -2,6 +2,7 @@
 
 Schema history
     1  the first published layout
+    2  the whole program beside the formula
 """
 
 import re
@@ -9,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from vram_ledger.analysis.derivation.derived import Derived, derived_key
-from vram_ledger.analysis.ground.files import put, stored, with_rows
+from vram_ledger.analysis.ground.files import put, stored, with_tables
 from vram_ledger.errors import InputError
 from vram_ledger.harness.records import Configuration, Phase, encode
 from vram_ledger.home import RESULTS
 
-SCHEMA, SHORTEST_KEY = 1, 4
+SCHEMA, SHORTEST_KEY = 2, 4
 MODEL_CLASSES = {"text": "Qwen3_5ForCausalLM", "default": "Qwen3_5ForConditionalGeneration"}
 PLAIN = {"dtype": "bfloat16", "kernels": "fla", "attention": "sdpa", "cache": "dynamic", "logits": "last"}
 WORDS = {
@@ -72,11 +73,11 @@ def derived_path(results: Path, derived: Derived) -> Path:
 
 
 def to_json(derived: Derived) -> str:
-    """The file's text; a line of text a tensor's origin, a piece or a regime, so that changes can be read."""
+    """The file's text; a line of text a tensor's origin, a line of a ledger or a regime, so that changes can be read."""
     data = {"schema": SCHEMA, **encode(derived)}
     del data["name"]
-    lines, regimes = data.pop("lines"), data.pop("regimes")
-    return with_rows(data, lines=lines, regimes=regimes)
+    tables = {name: data.pop(name) for name in ("origins", "lines", "regimes")}
+    return with_tables(data, tables)
 
 
 def write_derived(derived: Derived, path: Path) -> None:

@@ -18,7 +18,7 @@ Ints = NDArray[np.int64]
 Number = TypeVar("Number", int, Ints)
 Call = Literal["whole", "decode", "first", "full", "last"]
 
-MOST_BATCH, MOST_CONTEXT_TOKENS = 1024, 1_048_576
+MOST_BATCH, MOST_CONTEXT_TOKENS = 1024, 262_144  # what the family was trained for
 CHUNK_TOKENS = 64  # fla's chunk
 MASK_TOKENS = 8  # the memory-efficient attention reads a mask whose rows are padded to this
 ROUNDED = {"⌈T/64⌉": ("T", CHUNK_TOKENS), "⌈E/8⌉": ("E", MASK_TOKENS)}

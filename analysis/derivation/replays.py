@@ -40,6 +40,9 @@ class Replays(Protocol):
     def kernels(self, workload: Workload) -> Kernels:
         """The implementations that the workload's configuration and phase really run."""
 
+    def built(self, workload: Workload) -> list[int]:
+        """What building its model asks of the allocator: see ``harness.devices.Device.requests``."""
+
 
 class ReplayProcess:
     """``vram-ledger logs`` of one model, as a :class:`Replays`."""
@@ -55,6 +58,10 @@ class ReplayProcess:
     def kernels(self, workload: Workload) -> Kernels:
         """See :class:`Replays`."""
         return decode(Kernels, self._ask("kernels", workload))  # type: ignore[no-any-return]
+
+    def built(self, workload: Workload) -> list[int]:
+        """See :class:`Replays`."""
+        return list(self._ask("built", workload))
 
     def _ask(self, what: str, workload: Workload) -> Any:
         assert self._process.stdin is not None
@@ -83,8 +90,8 @@ class ReplayProcess:
 
 
 @contextmanager
-def replaying(model: str, fake: str, model_class: str) -> Iterator[ReplayProcess]:
-    """The harness, ready to replay a model (name or path of a config) as on the card ``fake``; ended at the end."""
+def replaying(model: str, card: str, model_class: str) -> Iterator[ReplayProcess]:
+    """The harness, ready to run a model (name or path of a config) on an emulated card; ended at the end."""
     if model.endswith(".json") and Path(model).exists():
         model = str(Path(model).resolve())
     command = [
@@ -94,8 +101,8 @@ def replaying(model: str, fake: str, model_class: str) -> Iterator[ReplayProcess
         "logs",
         "--model",
         model,
-        "--fake",
-        fake,
+        "--emulate",
+        card,
         "--model-class",
         model_class,
     ]

@@ -11,6 +11,8 @@ from typing import Any
 from vram_ledger.errors import InputError
 from vram_ledger.harness.records import RecordError, decode
 
+COLUMNS, ROWS = "columns", "rows"
+
 
 def put(path: Path, text: str) -> None:
     """Puts a file in place in one step, its folder too, so that no reader ever sees half of it."""
@@ -33,6 +35,30 @@ def with_rows(head: dict[str, Any], **rows: Iterable[Any]) -> str:
         lines = ",\n".join("  " + json.dumps(item, ensure_ascii=False) for item in items)
         parts.append(f' "{name}": [\n{lines}\n ]')
     return ",\n".join(parts) + "\n}\n"
+
+
+def with_tables(head: dict[str, Any], tables: dict[str, list[dict[str, Any]]], **rows: Iterable[Any]) -> str:
+    """The same, lists of records of one type being tables: the names of the columns, then a line of values a record."""
+    parts = [with_rows(head, **rows)[:-3]]
+    for name, items in tables.items():
+        columns = list(items[0]) if items else []
+        lines = ",\n".join("  " + _compact([item[column] for column in columns]) for item in items)
+        parts.append(f' "{name}": {{"{COLUMNS}": {_compact(columns)}, "{ROWS}": [\n{lines}\n ]}}')
+    return ",\n".join(parts) + "\n}\n"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _records(value: Any) -> Any:
+    """A table as the list of records that it was; anything else as it is."""
+    if not (isinstance(value, dict) and set(value) == {COLUMNS, ROWS}):
+        return value
+    columns, rows = value[COLUMNS], value[ROWS]
+    if not isinstance(columns, list) or not isinstance(rows, list):
+        return value
+    return [dict(zip(columns, row, strict=False)) if isinstance(row, list) else row for row in rows]
 
 
 def said(cls: type, data: dict[str, Any]) -> dict[str, Any]:
@@ -61,6 +87,6 @@ def stored(path: Path, cls: type, what: str, schema: int, error: type[ValueError
     if found != schema:
         raise error(f"{path}: {what} schema {found!r}, but this version reads schema {schema}")
     try:
-        return decode(cls, {**data, "name": path.name}, str(path))
+        return decode(cls, {n: _records(v) for n, v in data.items()} | {"name": path.name}, str(path))
     except RecordError as at:
         raise error(str(at)) from at

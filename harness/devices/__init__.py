@@ -73,6 +73,12 @@ class Device(Protocol):
     def history(self) -> dict[str, Any]:
         """What the allocator recorded, as ``torch.cuda.memory._snapshot`` tells it: address, size, stream, frames."""
 
+    def requests(self) -> list[int]:
+        """Everything that was asked of the allocator since the process began; where it was recorded from then on.
+
+        A request is its bytes, -n the end of the n-th request (counted from 1), 0 a release of the cache.
+        """
+
     def tuned(self) -> bool | None:
         """Whether a kernel was tuned since the last call; ``None`` where there are no kernels."""
 

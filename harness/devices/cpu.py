@@ -20,6 +20,8 @@ NO_CARD: dict[str, Any] = {
     "allocator": (),
 }
 
+NO_ALLOCATOR = "there is no caching allocator on this device; take a card, or an emulated one"
+
 
 class CpuDevice:
     """See :class:`harness.devices.Device`."""
@@ -71,7 +73,11 @@ class CpuDevice:
 
     def history(self) -> dict[str, Any]:
         """Never asked for: there is no allocator."""
-        raise NotImplementedError("there is no caching allocator on this device; take a card, or an emulated one")
+        raise NotImplementedError(NO_ALLOCATOR)
+
+    def requests(self) -> list[int]:
+        """Never asked for, either."""
+        raise NotImplementedError(NO_ALLOCATOR)
 
     def tuned(self) -> bool | None:
         """Nothing is tuned."""

@@ -193,6 +193,22 @@ class CudaDevice:
         ]
         return {"segments": segments, "device_traces": [entries]}
 
+    def requests(self) -> list[int]:
+        """See :class:`harness.devices.Device`."""
+        asked: list[int] = []
+        number: dict[int, int] = {}
+        count = 0
+        for entry in torch.cuda.memory._snapshot()["device_traces"][0]:
+            if entry["action"] == "alloc":
+                count += 1
+                number[entry["addr"]] = count
+                asked.append(entry["size"])
+            elif entry["action"] == "free_completed":
+                asked.append(-number.pop(entry["addr"]))
+            elif entry["action"] == "segment_free" and asked[-1:] != [0]:
+                asked.append(0)
+        return asked
+
     def tuned(self) -> bool:
         """See :class:`harness.devices.Device`."""
         return bool(self._tunings.take())

@@ -9,21 +9,18 @@ does so again. What is not here:
   ``cumsum``, which in later chunks has the bytes of its output once more.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from ctypes import c_float
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from vram_ledger.harness.splits import FLOAT32_BYTES, Heads, accumulated_dim, splits
+
 aten = torch.ops.aten
 
 INSIDE = "inside "  # before the name of the op, for what it allocates and frees again
-FLOAT32_BYTES = 4
 _KEPT_IN_REGISTERS = 128  # head dimension up to which the memory-efficient kernel needs no accumulator
-_MOST_SPLITS = 128
-_QUERIES_A_BLOCK = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,21 +60,14 @@ class Insides:
         causal: bool = False,
         *_: Any,
     ) -> Sequence[Step]:
-        """The accumulators of each split of the keys: log-sum-exp and output in float32 (``flash_api.cpp``,
-        ``set_params_splitkv``). Where a single query meets grouped keys, the group's heads take the place of queries.
-        """
+        """The accumulators of each split of the keys: log-sum-exp and output in float32."""
         batch, heads, queries, head_dim = query.shape
-        key_heads, keys = key.shape[1], key.shape[2]
-        rows = batch * heads * queries
-        if queries == 1 and heads > key_heads and not causal:
-            heads, queries = key_heads, heads // key_heads
-        blocks = batch * heads * -(-queries // _QUERIES_A_BLOCK)
-        splits = splits_of(blocks, 2 * self._multiprocessors, -(-keys // _keys_a_block(head_dim)))
-        if splits == 1:
+        group = Heads(queries=heads, keys=key.shape[1], dim=head_dim)
+        parts = splits(group, batch, queries, key.shape[2], causal, self._multiprocessors)
+        if parts == 1:
             return 0, 1, 2, 3
-        rounded = -(-head_dim // 32) * 32 if head_dim <= 192 else 256
-        sums = FLOAT32_BYTES * splits * rows
-        return 0, 1, Temporary(bytes=sums), Temporary(bytes=sums * rounded), 2, 3
+        sums = FLOAT32_BYTES * parts * batch * heads * queries
+        return 0, 1, Temporary(bytes=sums), Temporary(bytes=sums * accumulated_dim(head_dim)), 2, 3
 
 
 def _convolution(sequence: torch.Tensor, *_: Any) -> Sequence[Step] | None:
@@ -109,25 +99,3 @@ def _efficient(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: 
 def _cudnn(*_: Any) -> Sequence[Step]:
     """Seed and offset before the output; in inference no log-sum-exp, which the op's meta implementation makes."""
     return 2, 3, 0
-
-
-def _keys_a_block(head_dim: int) -> int:
-    return 256 if head_dim <= 64 else 128 if head_dim <= 128 else 64
-
-
-def splits_of(blocks: int, multiprocessors: int, key_blocks: int) -> int:
-    """Into how many parts flash attention splits the keys so that all multiprocessors have work: the fewest that give
-    85 % of the best occupancy (``flash_api.cpp``, ``num_splits_heuristic``; in single precision, as there)."""
-    if blocks >= _float32(_float32(0.8) * multiprocessors):
-        return 1
-    efficiency = {}
-    for splits in range(1, min(_MOST_SPLITS, multiprocessors, key_blocks) + 1):
-        if splits == 1 or -(-key_blocks // splits) != -(-key_blocks // (splits - 1)):
-            waves = _float32(blocks * splits / multiprocessors)
-            efficiency[splits] = _float32(waves / math.ceil(waves))
-    enough = 0.85 * max(efficiency.values(), default=0.0)
-    return next((splits for splits, found in efficiency.items() if found >= enough), 1)
-
-
-def _float32(value: float) -> float:
-    return c_float(value).value

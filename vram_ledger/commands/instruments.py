@@ -12,7 +12,7 @@ from rich.console import Console
 from vram_ledger.commands.measure import EmulateOption, FakeOption, GpuOption, ModelOption
 from vram_ledger.commands.options import phase_of
 from vram_ledger.errors import InputError, WrongEnvironment
-from vram_ledger.harness.asked import DEFAULT_CARD, DEFAULT_MODEL, Asked, answer_about, one_card, plan_of
+from vram_ledger.harness.asked import DEFAULT_CARD, DEFAULT_MODEL, Asked, answer_about, one_card, plan_of, with_room
 from vram_ledger.harness.emulate import print_ran, run
 from vram_ledger.harness.emulation.profile import emulation_of, profile_of
 from vram_ledger.harness.emulation.wheel import NoEmulation
@@ -86,14 +86,16 @@ def _write(option: str, file: str, text: str) -> None:
 
 def logs(
     model: ModelOption = DEFAULT_MODEL,
-    fake: FakeOption = DEFAULT_CARD,
+    fake: FakeOption = "",
+    emulate: EmulateOption = "",
     model_class: Annotated[str, typer.Option(help="The class that is built first.")] = "",
 ) -> None:
-    """Replay workloads for another program: requests on standard input, answers on standard output.
+    """Run workloads for another program, on tensors without memory or on an emulated card that never runs out of it: requests on standard input, answers on standard output.
 
     harness/replay.py says what the lines are.
     """
-    plan = plan_of(Asked(fake=fake, model=model))
+    plan = plan_of(Asked(fake=fake or ("" if emulate else DEFAULT_CARD), emulate=emulate, model=model))
+    plan = with_room(plan)
     configuration = plan.grid.workloads[0].configuration
     if model_class:
         if model_class not in get_args(ModelClass):
