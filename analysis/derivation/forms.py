@@ -5,18 +5,19 @@ model: B sequences, T tokens fed to each, E tokens in the cache of each afterwar
 In a single-shot prefill T = E = L; in a decode step T = 1 and E = L + 1; only a chunked prefill needs them apart.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vram_ledger.harness.records import Phase
+from vram_ledger.harness.records import Configuration, Phase
 
 Ints = NDArray[np.int64]
 Number = TypeVar("Number", int, Ints)
-Call = Literal["whole", "decode", "first", "full", "last"]
+Call = Literal["whole", "decode", "first", "later"]
+"""A single-shot prefill, a decode step, and the first and any other call of a prefill in chunks."""
 
 MOST_BATCH, MOST_CONTEXT_TOKENS = 1024, 262_144  # what the family was trained for
 CHUNK_TOKENS = 64  # fla's chunk
@@ -26,41 +27,59 @@ ROUNDED = {"⌈T/64⌉": ("T", CHUNK_TOKENS), "⌈E/8⌉": ("E", MASK_TOKENS)}
 # In the order in which they are tried: a column that the shapes of a regime can't tell from earlier ones is left out.
 COLUMNS: tuple[tuple[str, ...], ...] = ((), ("B",), ("L",), ("B", "L"), ("B", "⌈T/64⌉"))
 MASK_COLUMNS = (("⌈E/8⌉",), ("B", "⌈E/8⌉"))
+FED_COLUMNS = (("T",), ("B", "T"))
 PAST_COLUMNS = (("T",), ("E",), ("B", "T"), ("B", "E"), ("T", "E"), ("B", "T", "E"))
 PAST_MASK_COLUMNS = (("T", "⌈E/8⌉"), ("B", "T", "⌈E/8⌉"))
 
 
 def columns_of(call: Call, cache: str) -> tuple[tuple[str, ...], ...]:
     """The columns that a call's sizes can be made of."""
-    columns = COLUMNS
-    if call in ("full", "last"):
-        columns += PAST_COLUMNS + MASK_COLUMNS + PAST_MASK_COLUMNS
-    elif cache == "static":
-        columns += MASK_COLUMNS
-    return columns
+    if call == "first":
+        return COLUMNS + FED_COLUMNS
+    if call == "later":
+        return COLUMNS + PAST_COLUMNS + MASK_COLUMNS + PAST_MASK_COLUMNS
+    return COLUMNS + MASK_COLUMNS if cache == "static" else COLUMNS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The shape of a workload: one of the two axes' values each."""
+    """The shape of a workload. chunk_tokens: of a prefill in chunks, else 0; call: which of its calls is meant."""
 
     batch: int
     context_tokens: int
+    chunk_tokens: int = 0
+    call: int = 1
 
 
-def call_factors(call: Call, chunk: int, batch: Number, context: Number) -> dict[str, Number]:
-    """Every factor at one shape or at many, for the call of that kind."""
-    tokens, cached = context, context
+def call_factors(call: Call, batch: Number, context: Number) -> dict[str, Number]:
+    """Every factor of a call that is all of its phase, at one shape or at many."""
     if call == "decode":
-        tokens, cached = context * 0 + 1, context + 1
-    elif call == "first":
-        tokens = cached = context * 0 + chunk
-    elif call == "full":
-        tokens, cached = context * 0 + chunk, context // chunk * chunk
-    elif call == "last":
-        tokens = context - (-(-context // chunk) - 1) * chunk
+        return _factors(batch, context * 0 + 1, context + 1, context)
+    return _factors(batch, context, context, context)
+
+
+def shape_factors(call: Call, shape: Shape) -> dict[str, int]:
+    """Every factor of a call of that kind at one shape."""
+    if not shape.chunk_tokens:
+        return call_factors(call, shape.batch, shape.context_tokens)
+    cached = min(shape.call * shape.chunk_tokens, shape.context_tokens)
+    return _factors(shape.batch, cached - (shape.call - 1) * shape.chunk_tokens, cached, shape.context_tokens)
+
+
+def _factors(batch: Number, tokens: Number, cached: Number, context: Number) -> dict[str, Number]:
     factors = {"B": batch, "T": tokens, "E": cached, "L": context}
     return factors | {name: -(-factors[of] // size) for name, (of, size) in ROUNDED.items()}
+
+
+def calls_at(phase: Phase, batch: int, context_tokens: int, chunk_tokens: int) -> Iterator[tuple[Call, Shape]]:
+    """The calls of a workload in order."""
+    if phase == "decode" or not 0 < chunk_tokens < context_tokens:
+        shape = Shape(batch=batch, context_tokens=context_tokens)
+        yield ("decode" if phase == "decode" else "whole"), shape
+        return
+    for number in range(1, -(-context_tokens // chunk_tokens) + 1):
+        shape = Shape(batch=batch, context_tokens=context_tokens, chunk_tokens=chunk_tokens, call=number)
+        yield ("first" if number == 1 else "later"), shape
 
 
 def design(columns: tuple[tuple[str, ...], ...], factors: Mapping[str, Ints]) -> Ints:
@@ -73,7 +92,7 @@ def design(columns: tuple[tuple[str, ...], ...], factors: Mapping[str, Ints]) ->
 class Domain:
     """Where a form holds: whole ranges of batch and context, bounds included.
 
-    tokens: range of the tokens that the call feeds, for the last call of a chunked prefill; else the context's own.
+    tokens: range of the tokens that the call feeds; of a single-shot prefill the context's own.
     padded_mask: whether the cached tokens are no multiple of 8, or ``None`` where that is of no account.
     """
 
@@ -107,11 +126,15 @@ def _range(limits: tuple[int, ...]) -> str:
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
 
-def calls_of(phase: Phase, chunk: int) -> tuple[Call, ...]:
-    """The kinds of calls that a phase is made of, as far as they can hold its peak."""
+def calls_of(configuration: Configuration, phase: Phase) -> tuple[Call, ...]:
+    """The kinds of calls that a phase can be made of.
+
+    Chunks are known of a growing cache, and where each call leaves one row of logits.
+    """
     if phase == "decode":
         return ("decode",)
-    return ("whole", "first", "full", "last") if chunk else ("whole",)
+    alone = configuration.cache == "static" or configuration.logits == "all"
+    return ("whole",) if alone else ("whole", "first", "later")
 
 
 def column_label(column: tuple[str, ...], call: Call) -> str:
@@ -123,8 +146,9 @@ def factor_label(factor: str, call: Call) -> str:
     """A factor as people write it: T and E by what they are in this kind of call, where that is a plain thing."""
     if call == "whole":
         return factor.replace("T", "L").replace("E", "L")
-    cached = {"last": "L", "decode": "(L + 1)"}.get(call, "E")
-    return factor.replace("E", cached).replace("⌈(L + 1)/", "⌈(L+1)/")
+    if call == "first":
+        return factor.replace("E", "T")
+    return factor.replace("E", "(L + 1)" if call == "decode" else "E").replace("⌈(L + 1)/", "⌈(L+1)/")
 
 
 def form_text(coefficients: tuple[int, ...], columns: tuple[tuple[str, ...], ...], call: Call) -> str:

@@ -24,22 +24,21 @@ SCALE = 512  # 64 · 8: with it all corners are whole numbers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """The shapes of one regime: its call, its domain, and how to draw from it."""
+    """The shapes of one regime of a single-shot prefill or a decode step, and how to draw from them."""
 
     call: Call
-    chunk: int
     domain: Domain
     columns: tuple[tuple[str, ...], ...]
 
     def rows(self, batch: Ints, context: Ints) -> Ints:
         """The design of those of the shapes that are in the domain, and no others."""
-        factors = call_factors(self.call, self.chunk, batch, context)
+        factors = call_factors(self.call, batch, context)
         inside = self.domain.contains(factors)
         return design(self.columns, {name: values[inside] for name, values in factors.items()})
 
     def inside(self, batch: Ints, context: Ints) -> Ints:
         """Those of the shapes that are in the domain, as rows of two."""
-        keep = self.domain.contains(call_factors(self.call, self.chunk, batch, context))
+        keep = self.domain.contains(call_factors(self.call, batch, context))
         return np.stack([batch[keep], context[keep]], axis=1)
 
     def samples(self, count: int, seed: int = 0) -> Ints:
@@ -48,10 +47,6 @@ class Space:
         (b0, b1), (l0, l1) = self.domain.batches, self.domain.contexts
         batch = np.exp(chance.uniform(np.log(b0), np.log(b1 + 1), 4 * count)).astype(np.int64).clip(b0, b1)
         context = np.exp(chance.uniform(np.log(l0), np.log(l1 + 1), 4 * count)).astype(np.int64).clip(l0, l1)
-        if self.call == "last":  # few contexts leave a last call of few tokens: those that do are drawn, not awaited
-            t0, t1 = self.domain.tokens
-            fed = np.exp(chance.uniform(np.log(t0), np.log(t1 + 1), 4 * count)).astype(np.int64).clip(t0, t1)
-            context = (context // self.chunk * self.chunk + fed).clip(l0, l1)
         edges = np.array(list(itertools.product((b0, b1), (l0, min(l0 + 1, l1), max(l1 - 1, l0), l1))), dtype=np.int64)
         shapes = self.inside(np.concatenate([edges[:, 0], batch]), np.concatenate([edges[:, 1], context]))
         return shapes[:count]
@@ -66,20 +61,13 @@ class Space:
         return np.array(rows, dtype=np.int64)
 
     def _ranges(self, batches: tuple[int, int], contexts: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-        ends = call_factors(self.call, self.chunk, np.array(batches), np.array(contexts))
-        ranges = {name: tuple(dict.fromkeys(int(v) for v in ends[name])) for name in ("B", "E", "L", "T")}
-        if self.call == "last" and contexts[0] < contexts[1]:
-            ranges["T"] = self.domain.tokens
-        tokens, cached = self.call == "whole", self.call in ("whole", "last")
-        if tokens:
-            del ranges["T"]
-        if cached:
-            del ranges["E"]
-        for name, (_, size) in ROUNDED.items():
+        ends = call_factors(self.call, np.array(batches), np.array(contexts))
+        names = ("B", "L") if self.call == "whole" else ("B", "E", "L", "T")
+        ranges = {name: tuple(dict.fromkeys(int(v) for v in ends[name])) for name in names}
+        for name, (of, size) in ROUNDED.items():
             if any(name in column for column in self.columns):
                 single = contexts[0] == contexts[1]
-                exact = -int(contexts[0] if cached and (tokens or name == "⌈E/8⌉") else ends[name[1]][0]) % size
-                ranges[name] = (exact,) if single else (0, size - 1)
+                ranges[name] = (-int(ends[of][0]) % size,) if single else (0, size - 1)
         return ranges
 
     def _scaled(self, column: tuple[str, ...], at: dict[str, int]) -> int:
@@ -87,15 +75,10 @@ class Space:
         for factor in column:
             if factor in ROUNDED:
                 of, size = ROUNDED[factor]
-                value = value // size * (self._value(of, at) + at[factor])
+                value = value // size * (at.get(of, at["L"]) + at[factor])
             else:
-                value *= self._value(factor, at)
+                value *= at.get(factor, at["L"])
         return value
-
-    def _value(self, factor: str, at: dict[str, int]) -> int:
-        if factor in at:
-            return at[factor]
-        return at["L"]
 
 
 def undominated(heights: Ints) -> list[int]:

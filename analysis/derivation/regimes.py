@@ -7,7 +7,7 @@ from itertools import pairwise
 from vram_ledger.analysis.derivation.forms import MASK_TOKENS, MOST_BATCH, MOST_CONTEXT_TOKENS
 from vram_ledger.harness.events import EventLog
 
-PROBED_TOKENS = (1, 2, 3, 4, 8, 15, 16, 31, 64, 65, 128, 1000, 4096, 65_535, 262_144, MOST_CONTEXT_TOKENS)
+PROBED_TOKENS = (1, 2, 3, 4, 8, 15, 16, 31, 64, 65, 128, 1000, 4096, 65_535, MOST_CONTEXT_TOKENS)
 PROBED_BATCHES = (1, 2, 3, 16, MOST_BATCH)
 MOST_CHANGES = 6  # more along one axis are no ranges
 
