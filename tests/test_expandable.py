@@ -51,6 +51,12 @@ def test_a_free_block_counts_with_the_unmapped_space_behind_it() -> None:
     assert {1: (8, 27), 2: (0, 4)} == mib(allocator.live_blocks())
 
 
+def test_of_two_blocks_that_reach_as_far_the_smaller_is_taken() -> None:
+    sizes = (5, 35, 20, 35, 25)  # at 5 MiB, 15 will be free before a hole of 20; at 60 MiB, 35 are free
+    events = [*(alloc(key, size * MIB) for key, size in enumerate(sizes)), free(1), EMPTY, free(3)]
+    assert (5, 10) == mib(after(*events, alloc(5, 10 * MIB)).live_blocks())[5]
+
+
 def test_empty_cache_unmaps_whole_granules_alone() -> None:
     allocator = after(alloc(1, 30 * MIB), alloc(2, 5 * MIB), free(1), EMPTY)
     assert (20 * MIB, {20 * MIB: 10 * MIB, 35 * MIB: 5 * MIB}) == (
@@ -61,11 +67,11 @@ def test_empty_cache_unmaps_whole_granules_alone() -> None:
 
 def test_a_segment_without_memory_is_given_up() -> None:
     allocator = after(alloc(1, 30 * MIB), free(1), EMPTY, total_mib=80)
-    allocator.run([0], [1])
+    allocator.run([0], [2 * MIB])
     assert [
         SegmentEvent(step=0, action="segment_map", address=0, bytes=40 * MIB),
         SegmentEvent(step=2, action="segment_unmap", address=0, bytes=40 * MIB),
-        SegmentEvent(step=2, action="segment_map", address=100 * MIB, bytes=2 * MIB),
+        SegmentEvent(step=2, action="segment_map", address=100 * MIB, bytes=20 * MIB),
     ] == allocator.segments
 
 
@@ -126,6 +132,14 @@ def test_a_request_that_fits_in_no_run_gets_another_segment() -> None:
     assert {1: (50, 10), 2: (100, 60)} == mib(allocator.live_blocks())
 
 
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_holes_of_two_segments_are_no_run(order: tuple[int, int]) -> None:
+    events = [*(alloc(key, size * MIB) for key, size in enumerate((80, 20, 20, 20)))]  # the third begins another
+    for key in order:
+        events += [free(key), EMPTY]
+    assert (140, 40) == mib(after(*events, alloc(4, 40 * MIB), total_mib=80).live_blocks())[4]
+
+
 def test_memory_without_end_has_room_for_any_request() -> None:
     allocator = ExpandableAllocator(total_bytes=80 * MIB)
     assert None is allocator.run([0], [1000 * MIB])
@@ -163,6 +177,17 @@ def test_a_state_taken_up_from_its_stretches_goes_on_the_same(seed: int) -> None
         allocator.empty_cache()
     assert (twin.held, twin.free_blocks(), twin.segments) == (again.held, again.free_blocks(), again.segments)
     assert before == (first.held, first.free_blocks(), first.live_blocks())
+
+
+def test_live_blocks_of_a_state_are_requests_in_the_order_given() -> None:
+    upper, lower = (
+        Segment(address=at, small=False, blocks=(Block(bytes=20 * MIB, requested_bytes=at + 1),))
+        for at in (40 * MIB, 0)
+    )
+    allocator = ExpandableAllocator.holding([upper, lower])
+    assert {0: (40, 20), 1: (0, 20)} == mib(allocator.live_blocks())
+    assert None is allocator.run([~0, 0], [30 * MIB])
+    assert (20, 30) == mib(allocator.live_blocks())[2]
 
 
 @pytest.mark.parametrize(

@@ -61,16 +61,18 @@ class ExpandableAllocator(CachingAllocator):
     ) -> Self:
         """An allocator in a given state, from the stretches of mapped memory, which is what a snapshot calls segments.
 
-        The lowest stretch of a pool is taken to be at the start of its address space.
+        The lowest stretch of a pool is taken to be at the start of its address space. All must be expandable: those of
+        a run that switched the setting on or off on its way are for the reader of the snapshot to refuse.
         """
         allocator = cls(capacity_bytes=capacity_bytes, total_bytes=total_bytes)
         allocator._hold(segments)
         return allocator
 
     def _hold(self, segments: Iterable[Segment]) -> None:
-        stretches = sorted(segments, key=lambda segment: segment.address)
+        stretches = list(segments)
         super()._hold(stretches)
         self._bounds.clear()
+        stretches.sort(key=lambda segment: segment.address)
         for small in (True, False):
             self._lay_out([segment for segment in stretches if segment.small is small], small)
 
