@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 FLOAT32_BYTES = 4
 SPLITTING = "_scaled_dot_product_flash_attention"
+UNSOLVED = f"inside {SPLITTING}"
 _MOST_SPLITS = 128
 _QUERIES_A_BLOCK = 64
 

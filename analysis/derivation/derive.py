@@ -6,9 +6,12 @@ sequence of events and be met to the byte. What is not met is refused, with the 
 """
 
 import dataclasses
+import itertools
 from bisect import bisect_left
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from vram_ledger.analysis.derivation.derived import Build, Derived, Regime, derived_key
 from vram_ledger.analysis.derivation.forms import (
@@ -21,10 +24,9 @@ from vram_ledger.analysis.derivation.forms import (
     calls_of,
     columns_of,
     design,
+    shape_factors,
 )
-from vram_ledger.analysis.derivation.maxima import Space
 from vram_ledger.analysis.derivation.groups import any_layer
-from vram_ledger.analysis.derivation.pieces import UNSOLVED, NotDerived, Tables, built, factors_at, regime_of, solve_regime
 from vram_ledger.analysis.derivation.regimes import (
     PROBED_BATCHES,
     PROBED_TOKENS,
@@ -36,33 +38,34 @@ from vram_ledger.analysis.derivation.regimes import (
 )
 from vram_ledger.analysis.derivation.replays import NotReplayed, Replays
 from vram_ledger.analysis.derivation.solve import pivot_rows_and_columns
+from vram_ledger.analysis.derivation.solved import NotDerived, Tables, built, factors_at, regime_of, solve_regime
 from vram_ledger.harness.events import STANDING, Allocation, EventLog, alive
 from vram_ledger.harness.records import Configuration, Phase, Workload
-from vram_ledger.harness.splits import Heads
+from vram_ledger.harness.splits import UNSOLVED, Heads
 
 REFUSED_BY_TORCH = "canUse32BitIndexMath"
-CORNERS = 8  # at most, of a domain
 CHECKS = 4  # logs of a regime that the solve does not need
 MOST_TOKENS = 2**22  # of all sequences: beyond any card
-REPLAYED_CHUNKS = 4  # calls of a chunked prefill that are replayed, beside a last one
+MOST_CHUNK_TOKENS = 65_536
+MOST_CALLS = 4  # of a chunked prefill that is run
+DRAWS, MOST_DRAWN = 3000, 300
 PROBE = Shape(batch=2, context_tokens=1000)
 
 
-class Program:
-    """One phase of one configuration: its logs, each replayed once, whole or one call of it."""
+class Runs:
+    """One phase of one configuration: its logs, each run once, whole or one call of it."""
 
     def __init__(self, replays: Replays, configuration: Configuration, phase: Phase) -> None:
         self._replays = replays
         self.configuration = configuration
         self.phase: Phase = phase
-        self.chunk = configuration.prefill_chunk_tokens
         self._logs: dict[Shape, EventLog] = {}
         self._calls: dict[tuple[Call, Shape], tuple[EventLog, str]] = {}
 
     def workload(self, shape: Shape) -> Workload:
         """The workload of a shape."""
         return Workload(
-            configuration=self.configuration,
+            configuration=dataclasses.replace(self.configuration, prefill_chunk_tokens=shape.chunk_tokens),
             phase=self.phase,
             context_tokens=shape.context_tokens,
             batch=shape.batch,
@@ -73,11 +76,12 @@ class Program:
 
         Weights and workspace are the build's. Into how many parts flash attention splits the keys hangs on the number
         of multiprocessors and is no form of the shape: their accumulators are put back where they were taken out
-        (:func:`analysis.derivation.pieces.with_accumulators`).
+        (:func:`analysis.derivation.solved.with_accumulators`).
         """
-        if shape not in self._logs:
-            self._logs[shape] = without(self._replays.log(self.workload(shape)), (*STANDING, UNSOLVED))
-        return self._logs[shape]
+        whole = dataclasses.replace(shape, call=1)
+        if whole not in self._logs:
+            self._logs[whole] = without(self._replays.log(self.workload(shape)), (*STANDING, UNSOLVED))
+        return self._logs[whole]
 
     def build(self) -> Build:
         """What building the model asks of the allocator."""
@@ -88,8 +92,8 @@ class Program:
         """The log of the call of that kind within the workload of that shape, and its signature."""
         if (call, shape) not in self._calls:
             log = self.whole(shape)
-            if call in ("first", "full", "last"):
-                log = call_log(log, _call_number(call, self.chunk, shape.context_tokens))
+            if call in ("first", "later"):
+                log = call_log(log, shape.call)
             self._calls[call, shape] = log, signature(log)
         return self._calls[call, shape]
 
@@ -106,12 +110,6 @@ class Program:
     def seen(self, call: Call) -> tuple[Shape, ...]:
         """The shapes at which a kind of call was looked at so far."""
         return tuple(shape for known, shape in self._calls if known == call)
-
-
-def _call_number(call: Call, chunk: int, context_tokens: int) -> int:
-    if call == "first":
-        return 1
-    return context_tokens // chunk if call == "full" else -(-context_tokens // chunk)
 
 
 def without(log: EventLog, ops: Collection[str]) -> EventLog:
@@ -164,18 +162,20 @@ def _moved(a: Allocation, born: int, shift: int, end: int) -> Allocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """The second axis of a kind of call. padded: only cached tokens that are (no) multiple of 8; ``None``: all."""
+    """The second axis of a kind of call: the tokens that it feeds, or, of a decode step, that are cached before.
+
+    padded: only those that are (no) multiple of 8, as then the cached tokens are; ``None``: all.
+    """
 
     call: Call
-    chunk: int
     padded: bool | None
 
     def probes(self) -> tuple[int, ...]:
         """The numbers that are probed."""
-        if self.call in ("first", "full"):
-            return (1,)
-        most = self.chunk if self.call == "last" or self.chunk else MOST_CONTEXT_TOKENS
+        most = MOST_CHUNK_TOKENS if self.call in ("first", "later") else MOST_CONTEXT_TOKENS
         tokens = sorted({t for t in (*PROBED_TOKENS, most) if t <= most})
+        if self.call == "first":
+            return tuple(t for t in tokens if t % MASK_TOKENS == 0)
         if self.padded is None:
             return tuple(tokens)
         least = 1 if self.call == "decode" and self.padded else 0
@@ -183,24 +183,25 @@ class Axis:
         return tuple(sorted(n for n in numbers if n >= least))
 
     def tokens(self, number: int) -> int:
-        """Tokens of the context, or of the last call, that a number stands for."""
+        """Tokens that a number stands for."""
         return number if self.padded is None else with_mask(number, self.padded) - (self.call == "decode")
 
     def shape(self, batch: int, number: int) -> Shape:
         """The smallest workload with such a call."""
-        context = {"first": self.chunk + 1, "full": 2 * self.chunk + 1, "last": self.chunk + self.tokens(number)}
-        return Shape(batch=batch, context_tokens=context.get(self.call, self.tokens(number)))
+        tokens = self.tokens(number)
+        if self.call == "first":
+            return Shape(batch=batch, context_tokens=tokens + 1, chunk_tokens=tokens)
+        if self.call == "later":
+            chunk = -(-tokens // MASK_TOKENS) * MASK_TOKENS
+            return Shape(batch=batch, context_tokens=chunk + tokens, chunk_tokens=chunk, call=2)
+        return Shape(batch=batch, context_tokens=tokens)
 
     def domain(self, batches: tuple[int, int], numbers: tuple[int, int]) -> Domain:
         """The shapes that two ranges stand for."""
         tokens = (self.tokens(numbers[0]), self.tokens(numbers[1]))
-        contexts = {"first": self.chunk + 1, "full": 2 * self.chunk + 1, "last": self.chunk + 1}
-        if self.call in contexts:
-            limits = (contexts[self.call], MOST_CONTEXT_TOKENS)
-            fed = tokens if self.call == "last" else (self.chunk, self.chunk)
-            return Domain(batches=batches, contexts=limits, tokens=fed, padded_mask=self.padded)
+        contexts = (1, MOST_CONTEXT_TOKENS) if self.call in ("first", "later") else tokens
         fed = (1, 1) if self.call == "decode" else tokens
-        return Domain(batches=batches, contexts=tokens, tokens=fed, padded_mask=self.padded)
+        return Domain(batches=batches, contexts=contexts, tokens=fed, padded_mask=self.padded)
 
 
 def check_derivable(configuration: Configuration) -> None:
@@ -210,17 +211,18 @@ def check_derivable(configuration: Configuration) -> None:
             "the torch reference loops over chunks in Python, so its number of operations depends on the shape: "
             "replay only (`vram-ledger log`)"
         )
-    if configuration.prefill_chunk_tokens % MASK_TOKENS:
-        raise NotDerived(f"a chunk that is no multiple of {MASK_TOKENS} tokens is not folded: replay only")
+    if configuration.prefill_chunk_tokens:
+        raise NotDerived("a prefill is derived with its calls in chunks of any size: name the variant without chunk")
 
 
 def derive(replays: Replays, configuration: Configuration, phase: Phase, heads: Heads) -> Derived:
-    """The program of a model with these heads; :class:`NotDerived` or :class:`NotReplayed` with the shape at which it can't be had."""
+    """The program of a model with these heads; :class:`NotDerived` or :class:`NotReplayed` with the shape at which it
+    can't be had."""
     check_derivable(configuration)
-    program = Program(replays, configuration, phase)
-    kernels = replays.kernels(program.workload(PROBE))
-    tables = Tables(heads=heads, build=program.build())
-    regimes = tuple(r for call in calls_of(phase, program.chunk) for r in _call_regimes(program, call, tables))
+    runs = Runs(replays, configuration, phase)
+    kernels = replays.kernels(runs.workload(PROBE))
+    tables = Tables(heads=heads, build=runs.build())
+    regimes = tuple(r for call in calls_of(configuration, phase) for r in _call_regimes(runs, call, tables))
     return Derived(
         name="",
         key=derived_key(replays.environment, configuration, phase, kernels),
@@ -231,99 +233,109 @@ def derive(replays: Replays, configuration: Configuration, phase: Phase, heads: 
         heads=heads,
         build=tables.build,
         origins=tuple(tables.origins),
-        lines=tuple(tables.lines),
         regimes=regimes,
     )
 
 
-def _call_regimes(program: Program, call: Call, tables: Tables) -> Iterator[Regime]:
+def _call_regimes(runs: Runs, call: Call, tables: Tables) -> Iterator[Regime]:
     try:
-        boxes = list(_boxes(program, Axis(call=call, chunk=program.chunk, padded=None)))
+        boxes = list(_boxes(runs, Axis(call=call, padded=None)))
     except NoRanges:
-        split = [Axis(call=call, chunk=program.chunk, padded=padded) for padded in (False, True)]
+        split = [Axis(call=call, padded=padded) for padded in (False, True)]
         try:
-            boxes = [box for axis in split for box in _boxes(program, axis)]
+            boxes = [box for axis in split for box in _boxes(runs, axis)]
         except NoRanges as error:
             raise NotDerived(f"{call} call: no few ranges of shapes have one sequence of events: {error}") from error
     for domain in boxes:
-        yield _regime(program, call, domain, tables)
+        yield _regime(runs, call, domain, tables)
 
 
-def _boxes(program: Program, axis: Axis) -> Iterator[Domain]:
+def _boxes(runs: Runs, axis: Axis) -> Iterator[Domain]:
     """The ranges of tokens and, for each, those of the batch."""
-    for numbers in ranges(lambda n: program.call(axis.call, axis.shape(PROBE.batch, n))[1], axis.probes()):
+    for numbers in ranges(lambda n: runs.call(axis.call, axis.shape(PROBE.batch, n))[1], axis.probes()):
         middle = int((max(numbers[0], 1) * max(numbers[1], 1)) ** 0.5)
         at = min(max(middle, numbers[0]), numbers[1])
-        for batches in ranges(lambda b, at=at: program.call(axis.call, axis.shape(b, at))[1], PROBED_BATCHES):  # type: ignore[misc]
+        if axis.call == "first":
+            at = at // MASK_TOKENS * MASK_TOKENS
+        for batches in ranges(lambda b, at=at: runs.call(axis.call, axis.shape(b, at))[1], PROBED_BATCHES):  # type: ignore[misc]
             yield axis.domain(batches, numbers)
 
 
-def _regime(program: Program, call: Call, domain: Domain, tables: Tables) -> Regime:
-    columns = columns_of(call, program.configuration.cache)
-    space = Space(call=call, chunk=program.chunk, domain=domain, columns=columns)
-    shapes = _shapes(program, space)
+def _regime(runs: Runs, call: Call, domain: Domain, tables: Tables) -> Regime:
+    columns = columns_of(call, runs.configuration.cache)
+    shapes = _shapes(runs, call, domain, columns)
     if not shapes:
-        raise NotDerived(f"{program.phase}, {call} call, {domain.label}: no shape of it runs")
-    replayed = [program.call(call, shape) for shape in shapes]
+        raise NotDerived(f"{runs.phase}, {call} call, {domain.label}: no shape of it runs")
+    replayed = [runs.call(call, shape) for shape in shapes]
     for shape, (_, kind) in zip(shapes, replayed, strict=True):
         if kind != replayed[0][1]:
             raise NotDerived(
-                f"{program.phase}, {call} call, {domain.label}: the sequence of events at B={shape.batch}, "
-                f"L={shape.context_tokens:,} is not that at B={shapes[0].batch}, L={shapes[0].context_tokens:,}"
+                f"{runs.phase}, {call} call, {domain.label}: the sequence of events at {_named(shape)} is not that at "
+                f"{_named(shapes[0])}"
             )
-    solved = solve_regime(space, shapes, [log for log, _ in replayed])
-    regime = regime_of(space, domain, solved, len(shapes), call != "first" and call != "full", tables)
-    _check_growth(regime)
-    return regime
+    return regime_of(solve_regime(call, domain, columns, shapes, [log for log, _ in replayed]), tables)
 
 
-def _check_growth(regime: Regime) -> None:
-    """A full call stands for all before it, which have fewer tokens cached: none of its pieces may fall with them."""
-    if regime.call != "full":
-        return
-    for piece in regime.peak:
-        for value, column in zip(piece.coefficients, regime.columns, strict=True):
-            if value < 0 and {"E", "⌈E/8⌉"} & set(column):
-                raise NotDerived(f"a full call's bytes fall with the tokens cached: {piece.op} at {piece.source}")
+def _named(shape: Shape) -> str:
+    chunked = f" in chunks of {shape.chunk_tokens:,}, call {shape.call}" if shape.chunk_tokens else ""
+    return f"B={shape.batch}, L={shape.context_tokens:,}{chunked}"
 
 
-def _shapes(program: Program, space: Space) -> list[Shape]:
-    """Shapes to replay: those already seen, and as many in general position as tell all columns apart, plus checks."""
-    pool = _candidates(space)
-    seen = [s for s in program.seen(space.call) if _inside(space, [s])]
-    corners = [s for s in pool[:CORNERS] if s not in seen and program.runs(space.call, s)]
-    chosen = [*seen, *corners]
-    wanted = len(pivot_rows_and_columns(_design(space, pool))[1])
-    for shape in pool[CORNERS:]:
-        have = len(pivot_rows_and_columns(_design(space, chosen))[1])
+def _shapes(runs: Runs, call: Call, domain: Domain, columns: tuple[tuple[str, ...], ...]) -> list[Shape]:
+    """Shapes to run: those already seen, and as many in general position as tell all columns apart, plus checks."""
+    corners, others = _corners(call, domain), list(_drawn(call, domain))
+
+    def design_of(shapes: list[Shape]) -> Ints:
+        return design(columns, factors_at(call, shapes))
+
+    seen = [s for s in runs.seen(call) if domain.contains(shape_factors(call, s))]
+    chosen = [*seen, *(s for s in corners if s not in seen and runs.runs(call, s))]
+    wanted = len(pivot_rows_and_columns(design_of([*corners, *others]))[1])
+    for shape in others:
+        have = len(pivot_rows_and_columns(design_of(chosen))[1]) if chosen else 0
         if have == wanted and len(chosen) >= wanted + CHECKS:
             break
-        more = len(pivot_rows_and_columns(_design(space, [*chosen, shape]))[1]) > have
-        if shape not in chosen and (have == wanted or more) and program.runs(space.call, shape):
+        more = len(pivot_rows_and_columns(design_of([*chosen, shape]))[1]) > have
+        if shape not in chosen and (have == wanted or more) and runs.runs(call, shape):
             chosen.append(shape)
     return chosen
 
 
-def _candidates(space: Space) -> list[Shape]:
-    """The corners of the domain (eight shapes, some of them the same), then shapes drawn from all over it."""
-    domain = space.domain
-    most = domain.contexts[1]
-    if space.call in ("first", "full", "last"):
-        most = min(most, REPLAYED_CHUNKS * space.chunk + space.chunk // 2)
-    small = Domain(
-        batches=domain.batches,
-        contexts=(domain.contexts[0], most),
-        tokens=domain.tokens,
-        padded_mask=domain.padded_mask,
-    )
-    drawn = Space(call=space.call, chunk=space.chunk, domain=small, columns=space.columns).samples(300, seed=64)
-    shapes = [Shape(batch=int(b), context_tokens=int(c)) for b, c in dict.fromkeys(map(tuple, drawn.tolist()))]
-    return [s for s in shapes if s.batch * s.context_tokens <= MOST_TOKENS]
+def _corners(call: Call, domain: Domain) -> list[Shape]:
+    """The corners of a domain of whole phases; of a call among others the drawn shapes do."""
+    if call in ("first", "later"):
+        return []
+    (b0, b1), (l0, l1) = domain.batches, domain.contexts
+    pairs = dict.fromkeys(itertools.product((b0, b1), (l0, min(l0 + 1, l1), max(l1 - 1, l0), l1)))
+    shapes = [Shape(batch=b, context_tokens=c) for b, c in pairs]
+    return [s for s in shapes if _is_within(call, domain, s)]
 
 
-def _inside(space: Space, shapes: list[Shape]) -> bool:
-    return bool(space.domain.contains(factors_at(space, shapes)).all())
+def _is_within(call: Call, domain: Domain, shape: Shape) -> bool:
+    few = shape.batch * shape.context_tokens <= MOST_TOKENS and shape.context_tokens <= MOST_CONTEXT_TOKENS
+    return few and bool(domain.contains(shape_factors(call, shape)))
 
 
-def _design(space: Space, shapes: list[Shape]) -> Ints:
-    return design(space.columns, factors_at(space, shapes))
+def _drawn(call: Call, domain: Domain) -> Iterator[Shape]:
+    """Shapes of a domain in general position, log-uniform."""
+    chance = np.random.default_rng(64)
+
+    def draw(low: int, high: int) -> int:
+        return min(max(int(np.exp(chance.uniform(np.log(low), np.log(high + 1)))), low), high)
+
+    found: dict[Shape, None] = {}
+    for _ in range(DRAWS):
+        batch = draw(*domain.batches)
+        if call in ("whole", "decode"):
+            shape = Shape(batch=batch, context_tokens=draw(*domain.contexts))
+        else:
+            tokens = draw(*domain.tokens)
+            chunk = -(-(draw(tokens, 4 * tokens) if chance.random() < 0.5 else tokens) // MASK_TOKENS) * MASK_TOKENS
+            number = 1 if call == "first" else int(chance.integers(2, MOST_CALLS + 1))
+            last = chance.random() < 0.5 or tokens % MASK_TOKENS
+            more = tokens if last and call == "later" else chunk + int(chance.integers(1, chunk + 1))
+            context = (number - 1) * chunk + more
+            shape = Shape(batch=batch, context_tokens=context, chunk_tokens=chunk, call=number)
+        if _is_within(call, domain, shape):
+            found[shape] = None
+    yield from itertools.islice(found, MOST_DRAWN)

@@ -73,10 +73,10 @@ def derived_path(results: Path, derived: Derived) -> Path:
 
 
 def to_json(derived: Derived) -> str:
-    """The file's text; a line of text a tensor's origin, a line of a ledger or a regime, so that changes can be read."""
+    """The file's text; a line of text an origin or a regime, so that changes can be read."""
     data = {"schema": SCHEMA, **encode(derived)}
     del data["name"]
-    tables = {name: data.pop(name) for name in ("origins", "lines", "regimes")}
+    tables = {name: data.pop(name) for name in ("origins", "regimes")}
     return with_tables(data, tables)
 
 

@@ -1,0 +1,234 @@
+"""A derived program ready to be asked: what it requests at a shape, and what the allocator of a card makes of that."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from vram_ledger.analysis.allocation.rules import AllocationFailure, CachingAllocator, Usage
+from vram_ledger.analysis.allocation.settings import Rules, allocator
+from vram_ledger.analysis.allocation.steps import RELEASE, carried_out, steps_of, unfolded
+from vram_ledger.analysis.derivation.derived import Derived, Origin, OutsideDomain, Regime
+from vram_ledger.analysis.derivation.forms import Call, Ints, Shape, calls_at, shape_factors
+from vram_ledger.harness.splits import UNSOLVED, splits
+
+During = Literal["build", "cache", "forward"]
+tokens_of = functools.lru_cache(maxsize=256)(unfolded)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """What of a card decides what its allocator does.
+
+    workspace_bytes: of its libraries. total_bytes: as torch reports it, by which expandable segments have their
+    addresses. rules: by which the allocator goes.
+    """
+
+    multiprocessors: int
+    workspace_bytes: int
+    total_bytes: int | None = None
+    rules: Rules = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """A phase that fits: the allocator's peaks, weights and workspace included, and requests that needed a retry."""
+
+    peak: Usage
+    retries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutOfRoom:
+    """A phase that does not: while what was done, which request failed, and what made it, ``None`` in the build."""
+
+    during: During
+    failure: AllocationFailure
+    origin: Origin | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """A regime's steps in full. alive: of each step, the request that begins there or -1; ends: the step whose request
+    ends there, or -1."""
+
+    regime: Regime
+    tokens: tuple[int, ...]
+    matrix: Ints
+    parts: tuple[int, ...]
+    begins: Ints
+    ends: Ints
+
+
+class Program:
+    """One derived program. ``device`` is asked for where the allocator is; requested bytes need none."""
+
+    def __init__(self, derived: Derived) -> None:
+        self.derived = derived
+        self._courses: dict[int, Course] = {}
+        self._built: dict[tuple[Device, int | None], CachingAllocator | AllocationFailure] = {}
+
+    def course(self, call: Call, shape: Shape) -> Course:
+        """The steps of a call; :class:`OutsideDomain` for a shape that no regime contains."""
+        factors = shape_factors(call, shape)
+        for regime in self.derived.regimes:
+            if regime.call == call and regime.domain.contains(factors):
+                return self.course_of(regime)
+        raise OutsideDomain(
+            f"{self.derived.origin}: B={shape.batch:,}, L={shape.context_tokens:,}"
+            + (f" in chunks of {shape.chunk_tokens:,}" if shape.chunk_tokens else "")
+            + " is outside its domain ("
+            + "; ".join(r.domain.label for r in self.derived.regimes if r.call == call)
+            + ")"
+        )
+
+    def course_of(self, regime: Regime) -> Course:
+        """The steps of a regime of this program."""
+        if id(regime) not in self._courses:
+            self._courses[id(regime)] = _course(self.derived, regime)
+        return self._courses[id(regime)]
+
+    def sizes(self, call: Call, shape: Shape, course: Course, multiprocessors: int | None = None) -> list[int]:
+        """Bytes of every request of a call; of the accumulators of flash attention none if no card is given."""
+        factors = shape_factors(call, shape)
+        row = np.array([_product(column, factors) for column in course.regime.columns], dtype=np.int64)
+        sizes: list[int] = (course.matrix @ row).tolist()
+        if course.parts:
+            parts = 0
+            if multiprocessors is not None:
+                causal = call in ("whole", "first") and factors["T"] > 1
+                heads = self.derived.heads
+                found = splits(heads, factors["B"], factors["T"], factors["E"], causal, multiprocessors)
+                parts = found if found > 1 else 0
+            for request in course.parts:
+                sizes[request] *= parts
+        return sizes
+
+    def requested(
+        self, batch: int, context_tokens: int, chunk_tokens: int = 0, multiprocessors: int | None = None
+    ) -> tuple[int, int]:
+        """Requested bytes at the peak and after the phase, without the libraries' workspace."""
+        peak = held = 0
+        for call, shape in calls_at(self.derived.phase, batch, context_tokens, chunk_tokens):
+            live, start = self.live(call, shape, multiprocessors)
+            peak, held = max(peak, int(live[start:].max())), int(live[-1])
+        return peak, held
+
+    def peak_bytes(self, batch: int, context_tokens: int, chunk_tokens: int = 0) -> int:
+        """Requested bytes at the peak, without workspace and the accumulators of flash attention."""
+        return self.requested(batch, context_tokens, chunk_tokens)[0]
+
+    def held_bytes(self, batch: int, context_tokens: int, chunk_tokens: int = 0) -> int:
+        """Requested bytes after the phase, without the libraries' workspace."""
+        return self.requested(batch, context_tokens, chunk_tokens)[1]
+
+    def live(self, call: Call, shape: Shape, multiprocessors: int | None = None) -> tuple[Ints, int]:
+        """Bytes alive after each step of a call, weights included, and the step from which the phase's peak counts."""
+        course = self.course(call, shape)
+        sizes = np.array(self.sizes(call, shape, course, multiprocessors), dtype=np.int64)
+        change = np.where(course.begins >= 0, sizes[course.begins], 0)
+        change = change - np.where(course.ends >= 0, sizes[course.begins[course.ends]], 0)
+        return self.derived.build.resident_bytes + np.cumsum(change), max(course.regime.prepared - 1, 0)
+
+    def run(
+        self,
+        device: Device,
+        batch: int,
+        context_tokens: int,
+        chunk_tokens: int = 0,
+        capacity_bytes: int | None = None,
+    ) -> Ran | OutOfRoom:
+        """The phase on a card whose driver has so much to give, ``None`` for without end.
+
+        It begins as the harness begins it: the model is built, inputs and cache are made, the cache of free blocks is
+        emptied. The peaks are those since then.
+        """
+        built = self._build(device, capacity_bytes)
+        if isinstance(built, AllocationFailure):
+            return OutOfRoom(during="build", failure=built, origin=None)
+        own = built.copy(capacity_bytes)
+        alive: list[int] = []
+        ranks: list[tuple[str, ...]] = []
+        for call, shape in calls_at(self.derived.phase, batch, context_tokens, chunk_tokens):
+            course = self.course(call, shape)
+            sizes = self.sizes(call, shape, course, device.multiprocessors)
+            if shape.call > 1:
+                alive.sort(key=lambda n: (ranks[n], n))
+            tokens = course.tokens[course.regime.prepared if shape.call > 1 else 0 :]
+            failed = self._call(own, course, tokens, sizes, alive, first=shape.call == 1)
+            if failed is not None:
+                return failed
+            if shape.chunk_tokens:
+                origins, rows = self.derived.origins, course.regime.requests
+                ranks += [origins[rows[token][0]].rank for token in tokens if token >= 0]
+        return Ran(peak=own.peak, retries=own.retries)
+
+    def _call(
+        self,
+        own: CachingAllocator,
+        course: Course,
+        tokens: Sequence[int],
+        sizes: list[int],
+        alive: list[int],
+        first: bool,
+    ) -> OutOfRoom | None:
+        for number, steps in enumerate(steps_of(tokens, alive, own.requests)):
+            if first and number:
+                own.empty_cache()
+                own.reset_peak()
+            before = own.steps
+            if (failure := own.run(steps, sizes)) is not None:
+                request = steps[failure.step - before]
+                return OutOfRoom(
+                    during="cache" if first and not number else "forward",
+                    failure=failure,
+                    origin=self.derived.origins[course.regime.requests[request][0]],
+                )
+        return None
+
+    def _build(self, device: Device, capacity_bytes: int | None) -> CachingAllocator | AllocationFailure:
+        """The allocator after the build, which knows no shape: one for every memory that holds it without a retry."""
+        if (device, None) not in self._built:
+            self._built[device, None] = self._carried_out(device, None)
+        roomy = self._built[device, None]
+        assert isinstance(roomy, CachingAllocator)
+        if capacity_bytes is None or roomy.peak.reserved_bytes <= capacity_bytes:
+            return roomy
+        if (device, capacity_bytes) not in self._built:
+            self._built[device, capacity_bytes] = self._carried_out(device, capacity_bytes)
+        return self._built[device, capacity_bytes]
+
+    def _carried_out(self, device: Device, capacity_bytes: int | None) -> CachingAllocator | AllocationFailure:
+        build = self.derived.build
+        own = allocator(device.rules, capacity_bytes, device.total_bytes)
+        sizes = (device.workspace_bytes, *build.sizes[1:])
+        return carried_out(own, tokens_of(build.steps), sizes) or own
+
+
+def _course(derived: Derived, regime: Regime) -> Course:
+    tokens = tokens_of(regime.steps)
+    begins, ends = np.full(len(tokens), -1, dtype=np.int64), np.full(len(tokens), -1, dtype=np.int64)
+    alive: list[int] = []
+    for step, token in enumerate(tokens):
+        if token >= 0:
+            begins[step] = token
+            alive.append(step)
+        elif token != RELEASE:
+            ends[step] = alive.pop(token)
+    return Course(
+        regime=regime,
+        tokens=tokens,
+        matrix=np.array([request[1:] for request in regime.requests], dtype=np.int64),
+        parts=tuple(n for n, request in enumerate(regime.requests) if derived.origins[request[0]].op == UNSOLVED),
+        begins=begins,
+        ends=ends,
+    )
+
+
+def _product(column: tuple[str, ...], factors: dict[str, int]) -> int:
+    value = 1
+    for factor in column:
+        value *= factors[factor]
+    return value
