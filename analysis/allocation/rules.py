@@ -197,6 +197,11 @@ class CachingAllocator:
         """Address and size of the block of every request that is alive; those of 0 B have none."""
         return {number: (request[0], request[1]) for number, request in enumerate(self._requests) if request}
 
+    def block_of(self, number: int) -> tuple[int, int] | None:
+        """Address and size of the block of one request; ``None`` if it is freed, or was of 0 B."""
+        request = self._requests[number]
+        return None if request is None else request[:2]
+
     def free_blocks(self) -> dict[int, int]:
         """Size by address of every free block."""
         return {at: end - at for at, end in self._end_of.items()}
