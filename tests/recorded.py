@@ -50,7 +50,7 @@ def snapshot(entries: Sequence[dict[str, Any]], segments: Iterable[dict[str, Any
 
 
 class Card:
-    """An allocator that is recorded, as torch does it. capacity_bytes: of the driver; ``shuffled``: segment addresses."""
+    """An allocator that is recorded, as torch does it. shuffled: draws the addresses of segments."""
 
     def __init__(self, capacity_bytes: int | None = None, shuffled: random.Random | None = None) -> None:
         self.allocator = CachingAllocator(capacity_bytes=capacity_bytes, place=self._place)

@@ -36,8 +36,9 @@ COMMANDS = {
         "explain": "derive.explain_change",
         "simulate": "derive.simulate_allocator",
         "held-out": "predict.score_held_out",
+        "history": "history.tell_history",
         "log": "instruments.log",
-        "history": "instruments.history",
+        "record": "instruments.record",
     },
 }
 HIDDEN = {"logs": "instruments.logs", "drift": "judge.judge_files"}

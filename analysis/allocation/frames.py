@@ -9,11 +9,15 @@ TORCH_FILE = re.compile(
     r"(?:^|.*(?:site|dist)-packages/)torch/.*|.*/torch/(?:nn|cuda|utils|autograd|optim|_\w+)(?:/|\.).*"
 )
 NO_SOURCE = re.compile(r"<(?:frozen|string|eval_with_key|__array_function__).*")
+BACKWARD, NO_PYTHON = "(backward, which no Python line calls)", "(no Python frame)"
 
 
 def source_of(frames: Any) -> str:
-    """The innermost Python frame outside torch; of torch's own, the innermost, if there is no other."""
-    if not isinstance(frames, list):
+    """The innermost Python frame outside torch, else of torch, as "folder/file.py:line function"; "" of no frame.
+
+    A backward runs in a thread of torch's own, which no Python line has called.
+    """
+    if not isinstance(frames, list) or not frames:
         return ""
     inside = ""
     for frame in frames:
@@ -23,7 +27,10 @@ def source_of(frames: Any) -> str:
                 return _frame_text(file, frame)
             if kind == "torch" and not inside:
                 inside = _frame_text(file, frame)
-    return inside
+    if inside:
+        return inside
+    names = (frame.get("name") for frame in frames if isinstance(frame, dict))
+    return BACKWARD if any(isinstance(n, str) and "torch::autograd::Engine" in n for n in names) else NO_PYTHON
 
 
 @cache

@@ -26,16 +26,25 @@ PAGE_BYTES = 2**21  # what a driver maps at once, so the least that can be reser
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Alive:
+    """What was given out to one line of the program. frame: "" where the recording has none."""
+
+    frame: str
+    bytes: int
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
     """The memory after one event. event: its number, ``None`` for before the first. time_s: since the first event.
 
-    frames: bytes and blocks that were given out by the frame that asked for them, largest first; "" is without one.
+    alive: what was given out then, by the frame that asked for it, most bytes first.
     """
 
     event: int | None
     time_s: float | None
     made: Made
-    frames: tuple[tuple[str, int, int], ...]
+    alive: tuple[Alive, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,9 +211,14 @@ def _moments(entries: Sequence[Entry], space: Space, wanted: Collection[int]) ->
                     event=last.number if last else None,
                     time_s=_seconds(entries[0].time_us, last.time_us) if last else None,
                     made=space.made(),
-                    frames=tuple(sorted(((f, *of) for f, of in space.by_frame().items()), key=lambda row: -row[1])),
+                    alive=_alive(space),
                 ),
             )
+
+
+def _alive(space: Space) -> tuple[Alive, ...]:
+    found = (Alive(frame=frame, bytes=size, blocks=count) for frame, (size, count) in space.by_frame().items())
+    return tuple(sorted(found, key=lambda own: (-own.bytes, own.frame)))
 
 
 def _last_straw(request: Entry, before: Moment) -> LastStraw:

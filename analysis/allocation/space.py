@@ -48,7 +48,8 @@ class Made:
     requested_bytes, rounding_bytes: of the blocks that are given out. pending_bytes: freed, but another stream may use
     it yet. pinned_large_bytes, pinned_small_bytes: free blocks in segments that a live block keeps from the driver.
     cached_bytes: segments that are one free block; ``empty_cache`` gives them back. pinned_segments: how many segments
-    have pinned free blocks. largest_large_bytes, largest_small_bytes: the largest free block of either pool.
+    have pinned free blocks. largest_pinned_bytes: the largest of those. largest_large_bytes, largest_small_bytes: the
+    largest free block of either pool, pinned or not.
     """
 
     requested_bytes: int
@@ -58,6 +59,7 @@ class Made:
     pinned_small_bytes: int
     cached_bytes: int
     pinned_segments: int
+    largest_pinned_bytes: int
     largest_large_bytes: int
     largest_small_bytes: int
 
@@ -157,7 +159,7 @@ class Space:
     def made(self) -> Made:
         """What reserved memory is made of now."""
         pinned, largest, whole = {True: 0, False: 0}, {True: 0, False: 0}, 0
-        pinned_segments: set[int] = set()
+        pinned_segments, largest_pinned = set[int](), 0
         for start, end in self._free.items():
             at, extent = self._extent_of(start)
             largest[extent.small] = max(largest[extent.small], end - start)
@@ -166,6 +168,7 @@ class Space:
             else:
                 pinned[extent.small] += end - start
                 pinned_segments.add(at)
+                largest_pinned = max(largest_pinned, end - start)
         given = [block for block in self.live.values() if not block.pending]
         return Made(
             requested_bytes=sum(block.requested_bytes for block in given),
@@ -175,6 +178,7 @@ class Space:
             pinned_small_bytes=pinned[True],
             cached_bytes=whole,
             pinned_segments=len(pinned_segments),
+            largest_pinned_bytes=largest_pinned,
             largest_large_bytes=largest[False],
             largest_small_bytes=largest[True],
         )
