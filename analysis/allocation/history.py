@@ -100,8 +100,8 @@ class History:
     """A recorded run of one device.
 
     events: in the recording, also those that move no memory. begins_in_midrun: whether anything was reserved before
-    its first event. unsure_bytes: by how much what was allocated may be higher as long as blocks live that were made
-    before the recording; a large block can keep a rest of up to 1 MiB, and not always is there a trace of it.
+    its first event. unsure_bytes: by how much the allocated peak may be higher; a large block that was made before
+    the recording and is freed in it may have kept a rest of up to 1 MiB of which there is no trace.
     allocated, reserved: in bytes after each of ``numbers``, the events that move memory; the first is before any.
     """
 
@@ -139,7 +139,7 @@ class History:
 def history_of(snapshot: Snapshot) -> History:
     """A recorded run; :class:`SnapshotError` where its events and its segments contradict each other."""
     start = _start(snapshot)
-    numbers, allocated, reserved = _counters(snapshot, copy.deepcopy(start))
+    numbers, allocated, reserved, most = _counters(snapshot, copy.deepcopy(start))
     most_allocated, taken = allocated.index(max(allocated)), reserved.index(max(reserved))
     most_reserved = _with_its_request(snapshot.entries, taken)
     wanted = {0, most_allocated, taken - 1, most_reserved, len(snapshot.entries)}
@@ -160,7 +160,7 @@ def history_of(snapshot: Snapshot) -> History:
             for e in snapshot.entries
             if e.action == "oom"
         ),
-        unsure_bytes=sum(block.unsure_bytes for block in start.live.values()),
+        unsure_bytes=most - max(allocated),
         rules=_held_against_rules(snapshot, start),
         numbers=numbers,
         allocated=allocated,
@@ -178,17 +178,26 @@ def _start(snapshot: Snapshot) -> Space:
     return space
 
 
-def _counters(snapshot: Snapshot, space: Space) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Numbers of the events, and allocated and reserved bytes after each, and before any. Ends as the file does."""
+def _counters(snapshot: Snapshot, space: Space) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]:
+    """Numbers of the events, allocated and reserved bytes after each and before any, and what allocated is at the most.
+
+    :class:`SnapshotError` if the events do not end where the file does.
+    """
+    unsure = {at: block.unsure_bytes for at, block in space.live.items() if not block.pending}
+    left = sum(unsure.values())
     numbers, allocated, reserved = [-1], [space.allocated_bytes], [space.reserved_bytes]
+    most = space.allocated_bytes + left
     for entry in snapshot.entries:
         space.do(entry)
+        if entry.action.startswith("free"):
+            left -= unsure.pop(entry.address, 0)
         numbers.append(entry.number)
         allocated.append(space.allocated_bytes)
         reserved.append(space.reserved_bytes)
+        most = max(most, space.allocated_bytes + left)
     if difference := space.differs_from(snapshot.segments):
         raise SnapshotError(f"the blocks do not follow the default rules, so their sizes can't be told: {difference}")
-    return tuple(numbers), tuple(allocated), tuple(reserved)
+    return tuple(numbers), tuple(allocated), tuple(reserved), most
 
 
 def _with_its_request(entries: Sequence[Entry], done: int) -> int:

@@ -71,8 +71,8 @@ def told(history: History) -> Iterator[tuple[str, str]]:
     if history.unsure_bytes:
         yield (
             "not sure",
-            f"allocated may be up to {history.unsure_bytes:,} B more while blocks live that were made before the "
-            "recording: a large block can keep a rest of up to 1 MiB, and not always is there a trace of it.",
+            f"the allocated peak may be up to {history.unsure_bytes:,} B higher: of large blocks that were made before "
+            "the recording and freed in it, there is not always a trace of the rest, up to 1 MiB, that they kept.",
         )
     if peak.unusable_bytes or end.unusable_bytes:
         yield (
@@ -188,7 +188,9 @@ def when(moment: Moment) -> str:
 
 
 def size_text(size: int) -> str:
-    """Bytes in both units: GB from 1 GB on, MB below."""
+    """Bytes in both units: GB from 1 GB on, MB below, and bytes alone below 1 MB."""
+    if size < 10**6:
+        return f"{size:,} B"
     return sizes_text(size) if size >= 10**9 else f"{size / 10**6:,.1f} MB ({size / 2**20:,.1f} MiB)"
 
 
