@@ -16,6 +16,7 @@
 #   derived      a formula and its ledger: FILE= BATCH= CONTEXT=
 #   explain      what moved between two formulas: FROM= TO=
 #   held-out     scores of our own answers at points that they were not made from: FILE= RESULTS=
+#   history      a memory snapshot of a run of your own, in words: FILE= DEVICE= TOP= FIGURE=
 #   simulate     what the caching allocator adds: MODEL= VARIANT= FAKE= RESULTS=
 #   test         lint, types, tests; lint and bench alone, too
 #
@@ -24,7 +25,7 @@
 
 BASE_PYTHON ?= python3
 COMMANDS := measure judge drift calibrate profile predict capacity validate scoreboard claims report derive derived \
-	explain held-out simulate verify
+	explain held-out history simulate verify
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 $(foreach name,$(GIVEN),$(eval override export $(name) := $$(value $(name))))
 export VRAM_LEDGER_GIVEN := $(GIVEN)

@@ -31,7 +31,8 @@ ELSEWHERE = {
     "make bench": "it takes minutes and says nothing of what is right",
     "vram-ledger emulate": "tests/test_emulated_card.py",
     "vram-ledger log": "tests/test_harness_cli.py",
-    "vram-ledger history": "tests/test_history.py",
+    "vram-ledger record": "tests/test_history.py",
+    "make history FILE=snapshot.pickle": "tests/test_recording.py; the file is the reader's own",
     "pip install": "tests/test_installed.py",
     "git ": "a clone of what these tests are in",
 }

@@ -29,6 +29,8 @@ PLAIN_OPCODES = frozenset(
         "EMPTY_DICT SETITEM SETITEMS DICT EMPTY_LIST APPEND APPENDS LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3",
     )
 )
+# Of a pickle that is not whole. Its documentation names the first, and says that others may come.
+UNREADABLE = (pickle.UnpicklingError, ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError)
 MEMO_OPCODES = ("PUT", "BINPUT", "LONG_BINPUT")
 
 
@@ -95,7 +97,7 @@ def _unpickled(data: bytes, path: Path) -> Any:
         return _PlainUnpickler(io.BytesIO(data)).load()
     except SnapshotError as error:
         raise SnapshotError(f"{path}: {error}") from None
-    except (ValueError, EOFError, IndexError, KeyError, TypeError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         raise SnapshotError(f"{path}: not a whole pickle, perhaps cut off: {error}") from error
 
 
