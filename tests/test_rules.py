@@ -1,12 +1,17 @@
 """The caching allocator's rules, on lists of events whose answers are worked out by hand."""
 
-from typing import Any
-
 import pytest
 
-from tests.allocated import EMPTY, MIB, after, alloc, fitted, free, refused, usage
-from vram_ledger.analysis.allocation.rules import AllocationFailure, AllocatorError
-from vram_ledger.analysis.allocation.simulation import probe, simulate_events
+from tests.allocated import EMPTY, MIB, after, alloc, feed, fitted, free, refused, usage
+from vram_ledger.analysis.allocation.rules import (
+    AllocationFailure,
+    AllocatorError,
+    Block,
+    CachingAllocator,
+    Segment,
+    SegmentEvent,
+)
+from vram_ledger.analysis.allocation.settings import probe
 from vram_ledger.harness.records import AllocatorProbe
 
 
@@ -84,29 +89,29 @@ def test_a_freed_block_that_is_too_small_is_not_used() -> None:
 
 def test_the_smallest_block_that_fits_is_taken() -> None:
     allocator = after(alloc(1, 30 * MIB), alloc(2, 16 * MIB), alloc(3, 24 * MIB), free(1), free(2), free(3))
-    allocator.apply(6, alloc(4, 20 * MIB))
-    assert (30 + 16) * MIB == allocator.address(4)
+    allocator.run([0], [20 * MIB])
+    assert {3: ((30 + 16) * MIB, 20 * MIB)} == allocator.live_blocks()
 
 
 def test_of_equal_blocks_the_lowest_is_taken() -> None:
     allocator = after(alloc(1, 16 * MIB), alloc(2, 16 * MIB), alloc(3, 16 * MIB), free(3), free(2))
-    allocator.apply(5, alloc(4, 15 * MIB))
-    assert 16 * MIB == allocator.address(4)
+    allocator.run([0], [15 * MIB])
+    assert (16 * MIB, 16 * MIB) == allocator.live_blocks()[3]
 
 
 def test_the_rest_of_a_split_is_the_next_best_fit() -> None:
     allocator = after(alloc(1, 16 * MIB), alloc(2, 12 * MIB), free(1), free(2), alloc(3, 13 * MIB), alloc(4, 3 * MIB))
-    assert {3: (0, 13 * MIB), 4: (13 * MIB, 3 * MIB)} == allocator.live_blocks()
+    assert {2: (0, 13 * MIB), 3: (13 * MIB, 3 * MIB)} == allocator.live_blocks()
 
 
 def test_a_freed_block_merges_with_the_one_before() -> None:
     allocator = after(alloc(1, 4 * MIB), alloc(2, 4 * MIB), alloc(3, 4 * MIB), free(1), free(2), alloc(4, 8 * MIB))
-    assert (0, 8 * MIB) == allocator.live_blocks()[4]
+    assert (0, 8 * MIB) == allocator.live_blocks()[3]
 
 
 def test_a_freed_block_merges_with_the_one_after() -> None:
     allocator = after(alloc(1, 4 * MIB), alloc(2, 4 * MIB), alloc(3, 4 * MIB), free(2), free(1), alloc(4, 8 * MIB))
-    assert (0, 8 * MIB) == allocator.live_blocks()[4]
+    assert (0, 8 * MIB) == allocator.live_blocks()[3]
 
 
 def test_a_block_freed_between_two_free_ones_makes_one_of_three() -> None:
@@ -162,37 +167,103 @@ def test_without_a_capacity_cached_segments_stay() -> None:
     assert 36 * MIB == fitted([alloc(1, 12 * MIB), free(1), alloc(2, 24 * MIB)]).peak.reserved_bytes
 
 
+OUT_OF_MEMORY = (alloc(1, 12 * MIB), alloc(2, 12 * MIB), free(1), alloc(3, 23 * MIB), alloc(4, 1))
+
+
 def test_a_request_beyond_the_capacity_fails_with_its_segment_and_what_was_free() -> None:
-    events = [alloc(1, 12 * MIB), alloc(2, 12 * MIB), free(1), alloc(3, 23 * MIB), alloc(4, 1)]
+    allocator = CachingAllocator(capacity_bytes=30 * MIB)
     expected = AllocationFailure(
-        event=3,
+        step=3,
         requested_bytes=23 * MIB,
         asked_bytes=24 * MIB,
         free_bytes=18 * MIB,
         held=usage(12 * MIB, 12 * MIB, 12 * MIB),
     )
-    assert expected == refused(events, capacity_bytes=30 * MIB)
+    assert expected == allocator.run([0, 0, ~0, 1, 2], [12 * MIB, 23 * MIB, 1])
+    assert expected == refused(OUT_OF_MEMORY, capacity_bytes=30 * MIB)
+
+
+def test_a_program_goes_on_after_a_request_that_failed_and_holds_nothing() -> None:
+    allocator = CachingAllocator(capacity_bytes=30 * MIB)
+    feed(allocator, OUT_OF_MEMORY)
+    assert (4, 3) == (allocator.steps, allocator.requests)
+    assert None is allocator.run([0, ~2, ~1], [12 * MIB])
+    assert {3: (0, 12 * MIB)} == {key: (0, size) for key, (_, size) in allocator.live_blocks().items()}
+
+
+@pytest.mark.parametrize(("capacity_bytes", "retries"), [(36 * MIB, 0), (30 * MIB, 1), (20 * MIB, 1)])
+def test_asking_the_driver_again_counts_as_a_retry_whatever_it_says(capacity_bytes: int, retries: int) -> None:
+    allocator = CachingAllocator(capacity_bytes=capacity_bytes)
+    feed(allocator, [alloc(1, 12 * MIB), free(1), alloc(2, 24 * MIB)])
+    assert retries == allocator.retries
 
 
 def test_a_segment_in_use_is_not_given_back_however_little_is_used() -> None:
     failure = refused([alloc(1, 2 * MIB), alloc(2, 24 * MIB)], capacity_bytes=40 * MIB)
-    assert (1, 20 * MIB) == (failure.event, failure.free_bytes)
+    assert (1, 20 * MIB) == (failure.step, failure.free_bytes)
 
 
 def test_a_tiny_request_needs_room_for_a_whole_segment() -> None:
     assert 2 * MIB == refused([alloc(1, 1)], capacity_bytes=MIB).asked_bytes
 
 
+def test_segments_are_told_with_the_steps_done_before() -> None:
+    allocator = CachingAllocator()
+    allocator.run([0, ~0], [12 * MIB])
+    allocator.empty_cache()
+    allocator.run([0], [1])
+    assert [
+        SegmentEvent(step=0, action="segment_alloc", address=0, bytes=12 * MIB),
+        SegmentEvent(step=2, action="segment_free", address=0, bytes=12 * MIB),
+        SegmentEvent(step=2, action="segment_alloc", address=12 * MIB, bytes=2 * MIB),
+    ] == allocator.segments
+
+
+HELD = (
+    Segment(
+        address=0,
+        small=False,
+        blocks=(Block(bytes=4 * MIB, requested_bytes=3), Block(bytes=16 * MIB, requested_bytes=None)),
+    ),
+    Segment(
+        address=20 * MIB,
+        small=True,
+        blocks=(Block(bytes=MIB, requested_bytes=None), Block(bytes=MIB, requested_bytes=7)),
+    ),
+)
+
+
+def test_a_state_is_taken_up_as_it_was_left() -> None:
+    allocator = CachingAllocator.holding(HELD)
+    assert (usage(10, 5 * MIB, 22 * MIB),) * 2 == (allocator.held, allocator.peak)
+    assert ({4 * MIB: 16 * MIB, 20 * MIB: MIB}, []) == (allocator.free_blocks(), allocator.segments)
+    assert {0: (0, 4 * MIB), 1: (21 * MIB, MIB)} == allocator.live_blocks()
+    assert None is allocator.run([~0, ~1, 0, 1], [20 * MIB, 2 * MIB - 1])
+    assert {2: (0, 20 * MIB), 3: (22 * MIB, 2 * MIB)} == allocator.live_blocks()
+
+
+def test_a_copy_goes_its_own_way_and_keeps_what_is_alive() -> None:
+    allocator = CachingAllocator.holding(HELD)
+    twin = allocator.copy(capacity_bytes=22 * MIB)
+    before = (allocator.held, allocator.free_blocks(), allocator.live_blocks())
+    failure = twin.run([0, 1, 2], [16 * MIB, MIB, 1])
+    assert failure is not None
+    assert (2, 0, usage(10 + 17 * MIB, 22 * MIB, 22 * MIB)) == (failure.step, failure.free_bytes, failure.held)
+    assert before == (allocator.held, allocator.free_blocks(), allocator.live_blocks())
+    assert (0, 0, []) == (allocator.requests - 2, allocator.retries, allocator.segments)
+    assert None is allocator.copy().run([0], [100 * MIB])
+
+
 @pytest.mark.parametrize(
-    ("events", "message"),
+    ("steps", "sizes", "message"),
     [
-        pytest.param([free(1)], "event 0: id 1 is not live", id="freed, never made"),
-        pytest.param([alloc(1, 8), free(1), free(1)], "event 2: id 1 is not live", id="freed twice"),
-        pytest.param([alloc(1, 8), alloc(1, 8)], "event 1: id 1 is live already", id="made twice"),
-        pytest.param([alloc(1, -8)], "event 0: id 1 asks for -8 B", id="less than nothing"),
-        pytest.param([("resize", 1, 8)], "event 0: unknown kind 'resize'", id="unknown"),
+        pytest.param([~0], [], "step 0 is -1: there is no such request", id="freed, never made"),
+        pytest.param([0, ~0, ~0], [8], "step 2 frees request 0, which was freed before", id="freed twice"),
+        pytest.param([0, ~0, ~0], [0], "step 2 frees request 0, which was freed before", id="nothing, freed twice"),
+        pytest.param([0, 1], [8], "step 1 is 1: there is no such size", id="without a size"),
+        pytest.param([0], [-8], "step 0 asks for -8 B", id="less than nothing"),
     ],
 )
-def test_a_sequence_that_makes_no_sense_is_refused(events: list[Any], message: str) -> None:
+def test_a_program_that_makes_no_sense_is_refused(steps: list[int], sizes: list[int], message: str) -> None:
     with pytest.raises(AllocatorError, match=message):
-        simulate_events(events)
+        CachingAllocator().run(steps, sizes)

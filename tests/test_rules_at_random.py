@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from tests.allocated import EMPTY, MIB, after, fitted, free, random_events, refused, usage
-from vram_ledger.analysis.allocation.rules import CachingAllocator, Event, block_bytes, segment_bytes
+from tests.allocated import EMPTY, MIB, Event, after, feed, fitted, free, random_events, refused, usage
+from vram_ledger.analysis.allocation.rules import CachingAllocator, block_bytes, segment_bytes
 
 SEEDS = range(20)
 
@@ -17,18 +17,18 @@ def freeing_the_rest(events: list[Event]) -> list[Event]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_reserved_is_never_below_allocated_nor_that_below_requested(seed: int) -> None:
-    allocator = CachingAllocator()
-    for position, event in enumerate(random_events(seed)):
-        allocator.apply(position, event)
+    allocator, numbers = CachingAllocator(), dict[int, int]()
+    for event in random_events(seed):
+        feed(allocator, [event], numbers)
         held = allocator.held
         assert held.reserved_bytes >= held.allocated_bytes >= held.requested_bytes
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_live_blocks_never_overlap(seed: int) -> None:
-    allocator = CachingAllocator()
-    for position, event in enumerate(random_events(seed)):
-        allocator.apply(position, event)
+    allocator, numbers = CachingAllocator(), dict[int, int]()
+    for event in random_events(seed):
+        feed(allocator, [event], numbers)
         blocks = sorted(allocator.live_blocks().values())
         assert all(one + size <= other for (one, size), (other, _) in pairwise(blocks))
 
@@ -56,10 +56,16 @@ def test_a_capacity_below_the_allocated_peak_never_suffices(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_ids_do_not_matter(seed: int) -> None:
-    events = random_events(seed)
-    renamed: list[Event] = [(kind, 7919 * key + 13, size) for kind, key, size in events]
-    assert fitted(events) == fitted(renamed)
+def test_a_program_in_one_go_and_one_that_goes_on_from_copies_need_the_same(seed: int) -> None:
+    events = [event for event in random_events(seed) if event[0] == "alloc"]
+    sizes = [size for _, _, size in events]
+    whole = CachingAllocator()
+    whole.run(range(len(sizes)), sizes)
+    part = CachingAllocator()
+    for size in sizes:
+        part.run([0], [size])
+        part = part.copy()
+    assert (whole.held, whole.peak, whole.free_blocks()) == (part.held, part.peak, part.free_blocks())
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -125,9 +131,9 @@ def joined(pieces: list[list[int]]) -> list[list[int]]:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_counters_are_those_of_the_rules_written_plainly(seed: int) -> None:
     events = random_events(seed)
-    allocator = CachingAllocator()
+    allocator, numbers = CachingAllocator(), dict[int, int]()
     seen = []
-    for position, event in enumerate(events):
-        allocator.apply(position, event)
+    for event in events:
+        feed(allocator, [event], numbers)
         seen.append((allocator.held.allocated_bytes, allocator.held.reserved_bytes))
     assert plainly_simulated(events) == seen

@@ -15,20 +15,22 @@ the same constants and defaults. The probes of a machine say whether they hold t
 - ``empty_cache`` gives back every segment that is one free block (``release_blocks``); so does an allocation that the
   driver refuses, before it asks a second time (``malloc``).
 
-Not modelled, and refused by :func:`analysis.allocation.simulation.require_default_rules` where a setting or a probe
-shows it: expandable segments, a maximal split size, power-of-two rounding, garbage collection, another segment size,
-no caching. Not modelled and not visible: more than one stream, private pools of CUDA graphs, and the addresses that the
-driver chooses. Segments are put one above the other here, which only decides between free blocks of the same size in
-different segments.
+Expandable segments have rules of their own, see :mod:`analysis.allocation.expandable`. Not modelled, and refused by
+:func:`analysis.allocation.settings.rules_of` where a setting or a probe shows it: a maximal split size, power-of-two
+rounding, garbage collection, another segment size, no caching. Not modelled and not visible: more than one stream,
+private pools of CUDA graphs, and the addresses that the driver chooses. Segments are put one above the other here,
+which only decides between free blocks of the same size in different segments.
 
 A program is a list of steps. A step of 0 or more is a request, of the size with that number; -n - 1 frees the n-th
-request of all, counted from 0.
+request of all, counted from 0. A request that failed counts and holds nothing, so a program that caught the error can
+go on.
 """
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 MIB = 2**20
 MIN_BLOCK_BYTES = 512  # kMinBlockSize
@@ -40,6 +42,7 @@ SEGMENT_STEP_BYTES = 2 * MIB  # kRoundLarge
 
 ADDRESS_BITS = 48  # of a free block's number: its size above, its address below
 ADDRESSES = (1 << ADDRESS_BITS) - 1
+SegmentAction = Literal["segment_alloc", "segment_free", "segment_map", "segment_unmap"]
 COUNTERS = ("requested_bytes", "allocated_bytes", "reserved_bytes")
 
 
@@ -60,9 +63,9 @@ class Usage:
 class AllocationFailure:
     """A sequence that ran out of memory: a result, not a fault.
 
-    step: which of the steps it was. requested_bytes: what it asked for. asked_bytes: the segment that the driver
-    refused, which is the number in torch's message. free_bytes: what the driver had left after all cached segments
-    were given back. held: the counters at that moment.
+    step: which of the steps it was. requested_bytes: what it asked for. asked_bytes: the number in torch's message,
+    "Tried to allocate", which is the segment that its block would get. free_bytes: what the driver had left after all
+    cached segments were given back. held: the counters at that moment.
     """
 
     step: int
@@ -74,10 +77,13 @@ class AllocationFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentEvent:
-    """A segment taken from the driver or given back, and the number of steps that were done before."""
+    """Memory taken from the driver or given back, and the number of steps that were done before.
+
+    "segment_map" and "segment_unmap" are a part of an expandable segment.
+    """
 
     step: int
-    action: Literal["segment_alloc", "segment_free"]
+    action: SegmentAction
     address: int
     bytes: int
 
@@ -122,8 +128,8 @@ class CachingAllocator:
     """The allocator's state. ``capacity_bytes``: all that the driver can give, ``None`` for without end.
 
     ``place`` gives the address for the next segment of so many bytes; by default they are put one above the other.
-    ``segments``: what was asked of the driver and given back, in order. ``retries``: requests that the driver refused
-    until the cache was given back.
+    ``segments``: what was asked of the driver and given back, in order. ``retries``: how often the driver was asked
+    again after the cache was given back, with success or without (``num_alloc_retries``).
     """
 
     plain = True  # whether the smallest block that fits is always the one to take
@@ -143,18 +149,22 @@ class CachingAllocator:
         self._start_of: dict[int, int] = {}  # and by their end
         self._bounds: dict[int, int] = {}  # segments: bytes by address
         self._top = 0
-        self._requests: list[tuple[int, int, int, list[int]] | None] = []  # address, bytes, requested, pool; if alive
+        # Address, bytes, requested bytes and pool; () of a request that holds nothing, None of one that was freed.
+        self._requests: list[tuple[int, int, int, list[int]] | tuple[()] | None] = []
         self._now = [0, 0, 0]
         self._peak = [0, 0, 0]
 
     @classmethod
-    def holding(cls, segments: Iterable[Segment], capacity_bytes: int | None = None) -> "CachingAllocator":
+    def holding(cls, segments: Iterable[Segment], capacity_bytes: int | None = None) -> Self:
         """An allocator in a given state. Live blocks are requests, numbered as they come."""
         allocator = cls(capacity_bytes=capacity_bytes)
-        for segment in segments:
-            allocator._put(segment)
-        allocator.reset_peak()
+        allocator._hold(segments)
         return allocator
+
+    def _hold(self, segments: Iterable[Segment]) -> None:
+        for segment in segments:
+            self._put(segment)
+        self.reset_peak()
 
     def _put(self, segment: Segment) -> None:
         at, pool = segment.address, self._small if segment.small else self._large
@@ -170,12 +180,14 @@ class CachingAllocator:
         self._now[2] += segment.bytes
         self._top = max(self._top, at)
 
-    def copy(self, capacity_bytes: int | None = None) -> "CachingAllocator":
+    def copy(self, capacity_bytes: int | None = None) -> Self:
         """One in the same state for another program, whose requests count from 0; what is alive now stays for good."""
-        twin = type(self)(capacity_bytes=capacity_bytes, place=self.place)
+        twin = copy(self)
+        twin.capacity_bytes = capacity_bytes
+        twin.segments, twin.retries, twin.steps, twin._requests = [], 0, 0, []
         twin._small, twin._large = self._small.copy(), self._large.copy()
         twin._end_of, twin._start_of, twin._bounds = self._end_of.copy(), self._start_of.copy(), self._bounds.copy()
-        twin._top, twin._now, twin._peak = self._top, self._now.copy(), self._peak.copy()
+        twin._now, twin._peak = self._now.copy(), self._peak.copy()
         return twin
 
     @property
@@ -218,60 +230,68 @@ class CachingAllocator:
         most_requested, most_allocated, _ = self._peak
         begun = self.steps
         failed: int | None = None
-        for number, step in enumerate(steps, begun):
-            if step >= 0:
-                asked = sizes[step]
-                if not asked:
-                    requests.append(None)
-                    continue
-                size = -(-asked // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES
-                pool = small if size <= SMALL_BYTES else large
-                place = bisect_left(pool, size << ADDRESS_BITS)
-                if place < len(pool):
-                    block = pool.pop(place if self.plain else self._chosen(pool, place))
-                    at = block & ADDRESSES
-                    end = end_of.pop(at)
-                    del start_of[end]
+        try:
+            for number, step in enumerate(steps, begun):
+                if step >= 0:
+                    if (asked := sizes[step]) <= 0:
+                        requests.append(self._nothing(number, asked))
+                        continue
+                    size = -(-asked // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES
+                    pool = small if size <= SMALL_BYTES else large
+                    place = bisect_left(pool, size << ADDRESS_BITS)
+                    if place < len(pool):
+                        block = pool.pop(place if self.plain else self._chosen(pool, place))
+                        at = block & ADDRESSES
+                        end = end_of.pop(at)
+                        del start_of[end]
+                    else:
+                        self.steps = number
+                        if (found := self._new_block(size, pool)) is None:
+                            requests.append(())
+                            failed = asked
+                            break
+                        at, end = found
+                    rest = end - at - size
+                    if rest > (0 if pool is small else self.largest_rest_bytes):
+                        cut = at + size
+                        insort(pool, rest << ADDRESS_BITS | cut)
+                        end_of[cut] = end
+                        start_of[end] = cut
+                        end = cut
+                    requests.append((at, end - at, asked, pool))
+                    requested += asked
+                    allocated += end - at
+                    if requested > most_requested:
+                        most_requested = requested
+                    if allocated > most_allocated:
+                        most_allocated = allocated
                 else:
-                    self.steps = number
-                    if (found := self._new_block(size, pool)) is None:
-                        failed = asked
-                        break
-                    at, end = found
-                rest = end - at - size
-                if rest > (0 if pool is small else self.largest_rest_bytes):
-                    cut = at + size
-                    insort(pool, rest << ADDRESS_BITS | cut)
-                    end_of[cut] = end
-                    start_of[end] = cut
-                    end = cut
-                requests.append((at, end - at, asked, pool))
-                requested += asked
-                allocated += end - at
-                if requested > most_requested:
-                    most_requested = requested
-                if allocated > most_allocated:
-                    most_allocated = allocated
-            else:
-                if (request := requests[~step]) is None:
-                    continue
-                requests[~step] = None
-                at, size, asked, pool = request
-                requested -= asked
-                allocated -= size
-                end = at + size
-                if at in start_of and at not in bounds:
-                    before = start_of.pop(at)
-                    del pool[bisect_left(pool, (at - before) << ADDRESS_BITS | before)]
-                    at = before
-                if end in end_of and end not in bounds:
-                    after = end_of.pop(end)
-                    del pool[bisect_left(pool, (after - end) << ADDRESS_BITS | end)]
-                    end = after
-                insort(pool, (end - at) << ADDRESS_BITS | at)
-                end_of[at] = end
-                start_of[end] = at
-        self.steps = begun + len(steps) if failed is None else number
+                    if not (request := requests[~step]):
+                        if request is None:
+                            raise AllocatorError(f"step {number} frees request {~step}, which was freed before")
+                        requests[~step] = None
+                        continue
+                    requests[~step] = None
+                    at, size, asked, pool = request
+                    requested -= asked
+                    allocated -= size
+                    end = at + size
+                    if at in start_of and at not in bounds:
+                        before = start_of.pop(at)
+                        del pool[bisect_left(pool, (at - before) << ADDRESS_BITS | before)]
+                        at = before
+                    if end in end_of and end not in bounds:
+                        after = end_of.pop(end)
+                        del pool[bisect_left(pool, (after - end) << ADDRESS_BITS | end)]
+                        end = after
+                    insort(pool, (end - at) << ADDRESS_BITS | at)
+                    end_of[at] = end
+                    start_of[end] = at
+        except IndexError as error:
+            raise AllocatorError(
+                f"step {number} is {step}: there is no such {'size' if step >= 0 else 'request'}"
+            ) from error
+        self.steps = begun + len(steps) if failed is None else number + 1
         self._now[:2] = requested, allocated
         self._peak[:2] = most_requested, most_allocated
         return None if failed is None else self._failure(failed)
@@ -288,20 +308,30 @@ class CachingAllocator:
                     self._note("segment_free", at, size)
 
     def _new_block(self, size: int, pool: list[int]) -> tuple[int, int] | None:
-        """Start and end of a block of at least this size from the driver; ``None`` if it has none."""
+        """Start and end of a block of at least this size from the driver, if need be for the cache; ``None`` if not."""
+        if found := self._from_driver(size, pool):
+            return found
+        self.retries += 1
+        self.empty_cache()
+        return self._from_driver(size, pool)
+
+    def _from_driver(self, size: int, pool: list[int]) -> tuple[int, int] | None:
+        """The same from what the driver has left."""
         asked = segment_bytes(size)
         if not self._has_room(asked):
-            self.empty_cache()
-            if not self._has_room(asked):
-                return None
-            self.retries += 1
-        given = self.place(asked)
-        at = self._top if given is None else given
-        self._top = max(self._top, at + asked)
-        self._bounds[at] = asked
+            return None
+        at = self._new_bounds(asked)
         self._count_reserved(asked)
         self._note("segment_alloc", at, asked)
         return at, at + asked
+
+    def _new_bounds(self, size: int) -> int:
+        """The address of a segment of this size, which from now on has its bounds there."""
+        given = self.place(size)
+        at = self._top if given is None else given
+        self._top = max(self._top, at + size)
+        self._bounds[at] = size
+        return at
 
     def _chosen(self, pool: list[int], place: int) -> int:
         """Which free block of a pool to take, if the one at this place is the smallest that fits."""
@@ -314,16 +344,18 @@ class CachingAllocator:
     def _has_room(self, asked: int) -> bool:
         return self.capacity_bytes is None or self._now[2] + asked <= self.capacity_bytes
 
-    def _asked_bytes(self, requested: int) -> int:
-        """What the driver is asked for where nothing cached fits a request."""
-        return segment_bytes(block_bytes(requested))
+    def _nothing(self, step: int, asked: int) -> tuple[()]:
+        """What a request of 0 B holds, which the allocator never sees."""
+        if asked < 0:
+            raise AllocatorError(f"step {step} asks for {asked} B")
+        return ()
 
     def _failure(self, requested: int) -> AllocationFailure:
         assert self.capacity_bytes is not None, "a driver without end refuses nothing"
         return AllocationFailure(
-            step=self.steps,
+            step=self.steps - 1,
             requested_bytes=requested,
-            asked_bytes=self._asked_bytes(requested),
+            asked_bytes=segment_bytes(block_bytes(requested)),
             free_bytes=self.capacity_bytes - self._now[2],
             held=self.held,
         )
@@ -337,5 +369,5 @@ class CachingAllocator:
         del pool[bisect_left(pool, block)]
         del self._start_of[self._end_of.pop(block & ADDRESSES)]
 
-    def _note(self, action: Literal["segment_alloc", "segment_free"], address: int, size: int) -> None:
+    def _note(self, action: SegmentAction, address: int, size: int) -> None:
         self.segments.append(SegmentEvent(step=self.steps, action=action, address=address, bytes=size))
