@@ -210,9 +210,9 @@ class CachingAllocator:
         return {number: (request[0], request[1]) for number, request in enumerate(self._requests) if request}
 
     def block_of(self, number: int) -> tuple[int, int] | None:
-        """Address and size of the block of one request; ``None`` if it is freed, or was of 0 B."""
+        """Address and size of the block of one request; ``None`` if it holds nothing."""
         request = self._requests[number]
-        return None if request is None else request[:2]
+        return (request[0], request[1]) if request else None
 
     def free_blocks(self) -> dict[int, int]:
         """Size by address of every free block."""

@@ -15,7 +15,7 @@ from typing import Any, Literal, cast, get_args
 from vram_ledger.analysis.allocation.frames import source_of
 from vram_ledger.analysis.allocation.plain import HOW_TO_RECORD, SnapshotError, plain_values
 from vram_ledger.analysis.allocation.rules import ADDRESSES, MIN_BLOCK_BYTES
-from vram_ledger.analysis.allocation.simulation import NEUTRAL_SETTINGS
+from vram_ledger.analysis.allocation.settings import BETWEEN_OPTIONS, NEUTRAL
 
 Action = Literal["alloc", "free_requested", "free_completed", "segment_alloc", "segment_free", "oom"]
 SILENT_ACTIONS = ("snapshot", "annotate", "user_defined")  # they move no memory
@@ -262,7 +262,7 @@ def _choices(settings: Any, name: str) -> tuple[str, ...]:
     found = []
     for key, value in settings.items():
         if str(key).endswith("ALLOC_CONF"):
-            refused = [s for s in re.split(r"[\s,]+", str(value)) if s and not _known_setting(s)]
+            refused = [s for s in BETWEEN_OPTIONS.split(str(value)) if not _known_setting(s)]
         elif key == "roundup_power2_divisions":
             refused = [] if _all_off(value) else [f"{key}={_short(value)}"]
         else:
@@ -277,7 +277,7 @@ def _choices(settings: Any, name: str) -> tuple[str, ...]:
 
 def _known_setting(text: str) -> bool:
     """Whether a "name:value" of the environment's variable changes nothing, or stands among the other settings too."""
-    return bool(NEUTRAL_SETTINGS.fullmatch(text)) or text.partition(":")[0] == "garbage_collection_threshold"
+    return bool(NEUTRAL.fullmatch(text)) or text.partition(":")[0] in ("expandable_segments", *CHOICE_KEYS)
 
 
 def _all_off(value: Any) -> bool:
