@@ -12,15 +12,18 @@ from dataclasses import dataclass
 from vram_ledger.analysis.allocation.plain import SnapshotError
 from vram_ledger.analysis.allocation.rules import (
     SMALL_BYTES,
+    AllocatorError,
     CachingAllocator,
     SegmentEvent,
     Usage,
     block_bytes,
     segment_bytes,
 )
+from vram_ledger.analysis.allocation.settings import Rules, allocator
 from vram_ledger.analysis.allocation.snapshot import DEFAULT_POOL, Entry, Snapshot
 from vram_ledger.analysis.allocation.space import Made, Space
 
+TAKEN, GIVEN_BACK = ("segment_alloc", "segment_map"), ("segment_free", "segment_unmap")
 EARLIER = "(made before the recording)"
 PAGE_BYTES = 2**21  # what a driver maps at once, so the least that can be reserved for an allocated peak
 
@@ -170,7 +173,7 @@ def history_of(snapshot: Snapshot) -> History:
 
 def _start(snapshot: Snapshot) -> Space:
     """The memory before the first event."""
-    space = Space(snapshot.segments)
+    space = Space(snapshot.segments, snapshot.expandable)
     for entry in reversed(snapshot.entries):
         space.undo(entry)
     for block in space.live.values():
@@ -253,7 +256,12 @@ def _held_against_rules(snapshot: Snapshot, start: Space) -> Reproduced | Parted
     """
     if reasons := tuple(_beyond_the_rules(snapshot)):
         return SetAside(reasons=reasons)
-    replay = _Replay(CachingAllocator.holding(start.segments()), {at: n for n, at in enumerate(sorted(start.live))})
+    rules: Rules = "expandable_segments" if snapshot.expandable else "default"
+    try:
+        begun = allocator(rules, segments=start.segments())
+    except AllocatorError as error:
+        return SetAside(reasons=(str(error),))
+    replay = _Replay(begun, {at: n for n, at in enumerate(sorted(start.live))})
     for entry in snapshot.entries:
         if (parted := replay.follow(entry)) is not None:
             return parted
@@ -283,8 +291,8 @@ class _Replay:
     back: either way the next event finds the same state. A request that failed in the end leaves no more than that.
     """
 
-    def __init__(self, allocator: CachingAllocator, numbers: dict[int, int]) -> None:
-        self.allocator = allocator
+    def __init__(self, begun: CachingAllocator, numbers: dict[int, int]) -> None:
+        self.allocator = begun
         self.allocator.place = self._place
         self._numbers = numbers
         self._taken: list[Entry] = []
@@ -292,12 +300,14 @@ class _Replay:
 
     def follow(self, entry: Entry) -> Parted | None:
         """Carries out one event; says where the rules part with it."""
-        if entry.action == "segment_free":
+        if entry.action in GIVEN_BACK:
             self._given_back.append(entry)
             return None
         parted = self.give_back()
-        if entry.action == "segment_alloc":
+        if entry.action in TAKEN:
             self._taken.append(entry)
+        elif entry.action == "oom" and self._taken:
+            return _difference(entry.number, self._taken, ())
         elif entry.action == "alloc":
             parted = parted or self._request(entry)
         elif entry.action == "free_completed":
@@ -323,8 +333,10 @@ class _Replay:
         return _difference(entry.number, recorded, self.allocator.segments[seen:], entry.address, block[0])
 
     def _place(self, size: int) -> int | None:
-        """The recorded address of the next segment, if it has this size."""
-        return self._taken[0].address if self._taken and self._taken[0].size_bytes == size else None
+        """The recorded address of the next segment, if it has this size; one that is mapped in parts has any."""
+        if not self._taken or (self._taken[0].action == "segment_alloc" and self._taken[0].size_bytes != size):
+            return None
+        return self._taken[0].address
 
 
 def _difference(

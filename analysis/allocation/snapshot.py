@@ -14,11 +14,13 @@ from typing import Any, Literal, cast, get_args
 
 from vram_ledger.analysis.allocation.frames import source_of
 from vram_ledger.analysis.allocation.plain import HOW_TO_RECORD, SnapshotError, plain_values
-from vram_ledger.analysis.allocation.rules import ADDRESSES, MIN_BLOCK_BYTES
+from vram_ledger.analysis.allocation.rules import ADDRESSES, MIN_BLOCK_BYTES, SegmentAction
 from vram_ledger.analysis.allocation.settings import BETWEEN_OPTIONS, NEUTRAL
 
-Action = Literal["alloc", "free_requested", "free_completed", "segment_alloc", "segment_free", "oom"]
+Action = Literal["alloc", "free_requested", "free_completed", "oom", SegmentAction]
+ACTIONS: tuple[str, ...] = get_args(Action)
 SILENT_ACTIONS = ("snapshot", "annotate", "user_defined")  # they move no memory
+MAPPING = ("segment_map", "segment_unmap")  # what expandable segments do instead of alloc and free
 DEFAULT_POOL = (0, 0)
 
 # Settings of the allocator by what they change. Others are refused where they are not at a neutral value.
@@ -72,13 +74,15 @@ class RecordedSegment:
 class Snapshot:
     """What a file says of one device. events: how many it has, those that move no memory included.
 
-    choices: settings by which the allocator chooses blocks in another way than the rules here, as "name=value".
+    expandable: whether its segments are expandable ones, which are recorded as stretches of mapped memory. choices:
+    settings by which the allocator chooses blocks in another way than the rules here, as "name=value".
     """
 
     device: int
     segments: tuple[RecordedSegment, ...]
     entries: tuple[Entry, ...]
     events: int
+    expandable: bool
     choices: tuple[str, ...]
 
 
@@ -94,18 +98,21 @@ def snapshot_of(data: Any, name: str, device: int | None = None) -> Snapshot:
     """The snapshot that plain values are; ``name`` is what errors call it."""
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("segments", "device_traces")):
         raise SnapshotError(f'{name}: no snapshot: it has no lists "segments" and "device_traces"; {HOW_TO_RECORD}')
-    choices = _choices(data.get("allocator_settings") or {}, name)
+    settings = data.get("allocator_settings") or {}
+    choices = _choices(settings, name)
     segments = [_Fields(value, f"{name}: segments[{i}]") for i, value in enumerate(data["segments"])]
     chosen = _device(segments, data["device_traces"], device, name)
     own = sorted((s for s in segments if s.number("device", 0) == chosen), key=lambda s: s.number("address"))
     trace = data["device_traces"][chosen] if chosen < len(data["device_traces"]) else []
     at = f"{name}: device_traces[{chosen}]"
-    entries = [_entry(_Fields(value, f"{at}[{i}]"), i) for i, value in enumerate(trace)]
+    read = (_entry(_Fields(value, f"{at}[{i}]"), i) for i, value in enumerate(trace))
+    entries = tuple(entry for entry in read if entry is not None)
     return Snapshot(
         device=chosen,
         segments=tuple(_apart([_segment(fields) for fields in own], name)),
-        entries=tuple(entry for entry in entries if entry is not None),
+        entries=entries,
         events=len(trace),
+        expandable=_is_expandable(settings.get("expandable_segments"), own, entries, name),
         choices=choices,
     )
 
@@ -183,12 +190,10 @@ def _entry(fields: _Fields, number: int) -> Entry | None:
     action = values.get("action")
     if action in SILENT_ACTIONS:
         return None
-    if action in ("segment_map", "segment_unmap"):
-        _refuse_expandable(f"{fields.at} is {action}")
     time = values.get("time_us")
     entry = Entry(
         number=number,
-        action=cast(Action, fields.word("action", get_args(Action))),
+        action=cast(Action, fields.word("action", ACTIONS)),
         address=fields.number("device_free" if action == "oom" and "device_free" in values else "addr"),
         size_bytes=fields.number("size"),
         stream=fields.number("stream", 0, 2**64),
@@ -202,8 +207,6 @@ def _entry(fields: _Fields, number: int) -> Entry | None:
 
 
 def _segment(fields: _Fields) -> RecordedSegment:
-    if fields.values.get("is_expandable"):
-        _refuse_expandable(f"{fields.at} is one")
     start = fields.number("address")
     blocks, at = [], start
     for child in fields.children("blocks"):
@@ -248,17 +251,20 @@ def _apart(segments: list[RecordedSegment], name: str) -> list[RecordedSegment]:
     return segments
 
 
-def _refuse_expandable(where: str) -> None:
-    """The one place where expandable segments are turned away; the rules for them would be asked here."""
-    raise SnapshotError(f"expandable segments are not modelled yet: {where}")
+def _is_expandable(setting: Any, segments: list[_Fields], entries: tuple[Entry, ...], name: str) -> bool:
+    """Whether a recording is one of expandable segments; refused where some are and some are not."""
+    told = {bool(fields.values.get("is_expandable")) for fields in segments}
+    told |= {entry.action in MAPPING for entry in entries if entry.action.startswith("segment")}
+    told |= {bool(setting)} if setting is not None and told else set()
+    if len(told) > 1:
+        raise SnapshotError(f"{name}: expandable_segments was switched on or off on its way, or not for all segments")
+    return True in told
 
 
 def _choices(settings: Any, name: str) -> tuple[str, ...]:
     """Settings that change which block is chosen; those that change the size of blocks are refused."""
     if not isinstance(settings, Mapping):
         raise SnapshotError(f"{name}: allocator_settings is not a dictionary")
-    if settings.get("expandable_segments"):
-        _refuse_expandable(f"{name} was recorded with expandable_segments:True")
     found = []
     for key, value in settings.items():
         if str(key).endswith("ALLOC_CONF"):
@@ -269,7 +275,7 @@ def _choices(settings: Any, name: str) -> tuple[str, ...]:
             neutral = value in OFF or NEUTRAL_KEYS.fullmatch(str(key)) or key in CHOICE_KEYS
             refused = [] if neutral else [f"{key}={_short(value)}"]
         if refused:
-            raise SnapshotError(f"{name}: the allocator's setting {refused[0]} is not modelled; only default rules are")
+            raise SnapshotError(f"{name}: the allocator's setting {refused[0]} is not modelled")
         if key in CHOICE_KEYS and value not in OFF:
             found.append(f"{key}={value}")
     return tuple(found)

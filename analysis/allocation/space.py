@@ -8,10 +8,11 @@ rest that is too small to split off stays with it (``round_size`` and ``should_s
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vram_ledger.analysis.allocation.plain import SnapshotError
 from vram_ledger.analysis.allocation.rules import (
+    LARGE_SEGMENT_BYTES,
     MIN_BLOCK_BYTES,
     SMALL_BYTES,
     SMALL_SEGMENT_BYTES,
@@ -35,7 +36,7 @@ class Live:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extent:
-    """A segment: taken from the driver as one piece."""
+    """A segment: taken from the driver as one piece, or a stretch of mapped memory of an expandable one."""
 
     bytes: int
     small: bool
@@ -46,10 +47,10 @@ class Made:
     """What reserved memory is made of at a moment; the parts add up to it.
 
     requested_bytes, rounding_bytes: of the blocks that are given out. pending_bytes: freed, but another stream may use
-    it yet. pinned_large_bytes, pinned_small_bytes: free blocks in segments that a live block keeps from the driver.
-    cached_bytes: segments that are one free block; ``empty_cache`` gives them back. pinned_segments: how many segments
-    have pinned free blocks. largest_pinned_bytes: the largest of those. largest_large_bytes, largest_small_bytes: the
-    largest free block of either pool, pinned or not.
+    it yet. pinned_large_bytes, pinned_small_bytes: free memory in segments that a live block keeps from the driver.
+    cached_bytes: segments that are one free block, or whole pieces of an expandable one that are free; ``empty_cache``
+    gives them back. pinned_segments: how many segments have pinned free memory. largest_pinned_bytes: the largest of
+    that in one piece. largest_large_bytes, largest_small_bytes: the largest free block of either pool, pinned or not.
     """
 
     requested_bytes: int
@@ -82,10 +83,13 @@ class Made:
 class Space:
     """Segments, live and free blocks. ``allocated_bytes`` leaves out what is pending, as torch's counter does.
 
+    expandable: whether its segments are stretches of mapped memory, which grow, shrink, join and part.
+
     :meth:`do` and :meth:`undo` raise :class:`SnapshotError` for an event that this memory can't have seen.
     """
 
-    def __init__(self, segments: Iterable[RecordedSegment]) -> None:
+    def __init__(self, segments: Iterable[RecordedSegment], expandable: bool = False) -> None:
+        self.expandable = expandable
         self.extents: dict[int, Extent] = {}
         self.live: dict[int, Live] = {}
         self.allocated_bytes = 0
@@ -113,10 +117,10 @@ class Space:
             case "free_completed":
                 self._known(entry)
                 self._release(entry.address)
-            case "segment_alloc":
-                self._new_segment(entry)
-            case "segment_free":
-                self._drop_segment(entry)
+            case "segment_alloc" | "segment_map":
+                self._map(entry)
+            case "segment_free" | "segment_unmap":
+                self._unmap(entry)
 
     def undo(self, entry: Entry) -> None:
         """Takes one event back, from the memory as it was after it."""
@@ -129,10 +133,10 @@ class Space:
                 self._set_pending(entry, False)
             case "free_completed":
                 self._give_again(entry)
-            case "segment_alloc":
-                self._drop_segment(entry)
-            case "segment_free":
-                self._new_segment(entry)
+            case "segment_alloc" | "segment_map":
+                self._unmap(entry)
+            case "segment_free" | "segment_unmap":
+                self._map(entry)
 
     def segments(self) -> tuple[Segment, ...]:
         """The state as the rules take it; pending blocks are live there."""
@@ -163,12 +167,12 @@ class Space:
         for start, end in self._free.items():
             at, extent = self._extent_of(start)
             largest[extent.small] = max(largest[extent.small], end - start)
-            if end - start == extent.bytes:
-                whole += extent.bytes
-            else:
-                pinned[extent.small] += end - start
+            pieces = self._pinned(start, end, at, extent)
+            whole += end - start - sum(pieces)
+            pinned[extent.small] += sum(pieces)
+            largest_pinned = max(largest_pinned, *pieces)
+            if any(pieces):
                 pinned_segments.add(at)
-                largest_pinned = max(largest_pinned, end - start)
         given = [block for block in self.live.values() if not block.pending]
         return Made(
             requested_bytes=sum(block.requested_bytes for block in given),
@@ -182,6 +186,12 @@ class Space:
             largest_large_bytes=largest[False],
             largest_small_bytes=largest[True],
         )
+
+    def _pinned(self, start: int, end: int, at: int, extent: Extent) -> tuple[int, int]:
+        """What of a free block can't be given back: before its first and after its last whole piece of the segment."""
+        piece = _granule(extent.small) if self.expandable else extent.bytes
+        first, last = at - (at - start) // piece * piece, at + (end - at) // piece * piece
+        return (first - start, end - last) if first < last else (end - start, 0)
 
     def by_frame(self) -> dict[str, tuple[int, int]]:
         """Bytes and number of the blocks that are given out, by frame."""
@@ -199,7 +209,7 @@ class Space:
         end = self._free.get(at)
         if end is None or end - at < size:
             raise _impossible(entry, "no free block begins there that is large enough")
-        if _splits(end - at - size, self._extent_of(at)[1].small):
+        if self._splits(end - at - size, self._extent_of(at)[1].small):
             self._remove_free(at)
             self._add_free(at + size, end)
             end = at + size
@@ -210,22 +220,22 @@ class Space:
     def _give_again(self, entry: Entry) -> None:
         """Undoes a free: the block had its rounded size, or all up to its neighbour if no rest was split off."""
         at, size = entry.address, block_bytes(entry.size_bytes)
-        place = bisect_right(self._free_order, at) - 1
-        start = self._free_order[place] if place >= 0 else 0
-        end = self._free.get(start, 0)
-        if place < 0 or at + size > end:
+        start, end = self._free_around(at)
+        if at + size > end:
             raise _impossible(entry, "what was freed there is not free afterwards")
         small = self._extent_of(at)[1].small
         rest = end - at - size
         self._remove_free(start)
         block = Live(size, entry.size_bytes, "", pending=True)
-        if _splits(rest, small):
+        if self._splits(rest, small):
             self._add_free(at + size, end)
             # Its neighbour may have been freed before it, and a rest may lie in between; see _settle.
-            block.unsure_bytes = 0 if small else min(SMALL_BYTES, rest - SMALL_BYTES - MIN_BLOCK_BYTES)
+            block.unsure_bytes = (
+                0 if small or self.expandable else min(SMALL_BYTES, rest - SMALL_BYTES - MIN_BLOCK_BYTES)
+            )
         else:
             block.bytes += rest
-        if at > start and not _splits(at - start, small):
+        if at > start and not self._splits(at - start, small):
             self._widen(start, at, entry)
         elif at > start:
             self._add_free(start, at)
@@ -254,12 +264,7 @@ class Space:
         del self._live_to[end]
         if not block.pending:
             self.allocated_bytes -= block.bytes
-        if start in self._free_to and start not in self.extents:
-            start = self._remove_free(self._free_to[start])
-        if end in self._free and end not in self.extents:
-            end = self._free[end]
-            self._remove_free(self._free_to[end])
-        self._add_free(start, end)
+        self._merge_free(start, end)
 
     def _known(self, entry: Entry) -> Live:
         block = self.live.get(entry.address)
@@ -275,25 +280,59 @@ class Space:
         block.pending = pending
         self.allocated_bytes += -block.bytes if pending else block.bytes
 
-    def _new_segment(self, entry: Entry) -> None:
-        at, size = entry.address, entry.size_bytes
+    def _map(self, entry: Entry) -> None:
+        """Memory that the driver gives: a segment, or a stretch that joins what is mapped beside it."""
+        at, end = entry.address, entry.address + entry.size_bytes
         place = bisect_left(self._order, at)
         before = self._order[place - 1] if place else None
-        if (place < len(self._order) and self._order[place] < at + size) or (
-            before is not None and before + self.extents[before].bytes > at
-        ):
+        after = self._order[place] if place < len(self._order) else None
+        before_end = at - 1 if before is None else before + self.extents[before].bytes
+        if before_end > at or (after is not None and after < end):
             raise _impossible(entry, "a segment is there already")
-        self._add_extent(at, Extent(bytes=size, small=size == SMALL_SEGMENT_BYTES))
-        self._add_free(at, at + size)
+        small = entry.size_bytes % LARGE_SEGMENT_BYTES != 0 if self.expandable else end - at == SMALL_SEGMENT_BYTES
+        start = at
+        if self.expandable and before is not None and before_end == at:
+            start, small = before, self._remove_extent(before).small
+        if self.expandable and after == end:
+            end += self._remove_extent(end).bytes
+        self._add_extent(start, Extent(bytes=end - start, small=small))
+        self._merge_free(at, at + entry.size_bytes)
 
-    def _drop_segment(self, entry: Entry) -> None:
-        at, size = entry.address, entry.size_bytes
-        if at not in self.extents or self.extents[at].bytes != size or self._free.get(at) != at + size:
+    def _unmap(self, entry: Entry) -> None:
+        """Memory that goes back to the driver: a segment that is free, or a part of a stretch that is."""
+        at, end = entry.address, entry.address + entry.size_bytes
+        free, free_end = self._free_around(at)
+        start, extent = self._extent_of(at) if free_end else (0, Extent(bytes=0, small=False))
+        if free_end < end or not (self.expandable or (start, extent.bytes) == (at, entry.size_bytes)):
             raise _impossible(entry, "there is no segment of this size that is free as a whole")
-        self._remove_free(at)
-        del self.extents[at]
-        del self._order[bisect_left(self._order, at)]
-        self.reserved_bytes -= size
+        self._remove_free(free)
+        self._remove_extent(start)
+        for left, right in ((start, at), (end, start + extent.bytes)):
+            if left < right:
+                self._add_extent(left, Extent(bytes=right - left, small=extent.small))
+        for left, right in ((free, at), (end, free_end)):
+            if left < right:
+                self._add_free(left, right)
+
+    def _free_around(self, at: int) -> tuple[int, int]:
+        """The free block that an address is in; nothing if it is in none."""
+        place = bisect_right(self._free_order, at) - 1
+        start = self._free_order[place] if place >= 0 else 0
+        end = self._free.get(start, 0)
+        return (start, end) if at < end else (0, 0)
+
+    def _merge_free(self, start: int, end: int) -> None:
+        """Makes memory free, as one block with what is free beside it in its segment."""
+        if start in self._free_to and start not in self.extents:
+            start = self._remove_free(self._free_to[start])
+        if end in self._free and end not in self.extents:
+            end = self._free[end]
+            self._remove_free(self._free_to[end])
+        self._add_free(start, end)
+
+    def _splits(self, rest: int, small: bool) -> bool:
+        """Whether a rest becomes a block of its own (``should_split``)."""
+        return rest > (0 if small or self.expandable else SMALL_BYTES)
 
     # ---- the tables ----
 
@@ -320,9 +359,18 @@ class Space:
         insort(self._order, at)
         self.reserved_bytes += extent.bytes
 
+    def _remove_extent(self, at: int) -> Extent:
+        extent = self.extents.pop(at)
+        del self._order[bisect_left(self._order, at)]
+        self.reserved_bytes -= extent.bytes
+        return extent
+
     def _add_live(self, at: int, block: Live) -> None:
         self.live[at] = block
         self._live_to[at + block.bytes] = at
+        if self.expandable:  # what is mapped does not say for which pool; what lies in it does
+            start, extent = self._extent_of(at)
+            self.extents[start] = replace(extent, small=block_bytes(block.requested_bytes) <= SMALL_BYTES)
         if not block.pending:
             self.allocated_bytes += block.bytes
 
@@ -337,9 +385,9 @@ class Space:
         return start
 
 
-def _splits(rest: int, small: bool) -> bool:
-    """Whether a rest becomes a block of its own (``should_split``)."""
-    return rest > (0 if small else SMALL_BYTES)
+def _granule(small: bool) -> int:
+    """What an expandable segment maps at a time."""
+    return SMALL_SEGMENT_BYTES if small else LARGE_SEGMENT_BYTES
 
 
 def _impossible(entry: Entry, why: str) -> SnapshotError:
