@@ -84,3 +84,7 @@ class CpuDevice:
     def last_failure(self) -> tuple[int | None, int | None, int | None]:
         """Main memory does not say."""
         return None, None, None
+
+    def counters(self) -> tuple[int, ...]:
+        """See :class:`harness.devices.Device`: there is no allocator."""
+        return ()

@@ -181,7 +181,12 @@ class CudaDevice:
 
     def last_failure(self) -> tuple[int | None, int | None, int | None]:
         """See :class:`harness.devices.Device`; from the allocator's own observer, so exact."""
-        return self._failed_request or (None, None, None)
+        told, self._failed_request = self._failed_request, None
+        return told or (None, None, None)
+
+    def counters(self) -> tuple[int, ...]:
+        """See :class:`harness.devices.Device`."""
+        return tuple(_stat(f"{name}_bytes", "current") for name in ("requested", "allocated", "reserved"))
 
     def history(self) -> dict[str, Any]:
         """See :class:`harness.devices.Device`."""
@@ -230,7 +235,7 @@ class CudaRecording:
         unless a retry gave segments back on the way: then their peaks are unknown.
         """
         torch.cuda.synchronize()
-        kept = int(torch.cuda.memory_stats()["num_alloc_retries"]) == self._retries
+        kept = not self.retries()
         return Peak(
             requested_bytes=_stat("requested_bytes", "peak"),
             allocated_bytes=torch.cuda.max_memory_allocated(),
@@ -238,6 +243,10 @@ class CudaRecording:
             process_bytes=self._device.process_bytes() if kept else None,
             device_bytes=self._device.device_bytes() if kept else None,
         )
+
+    def retries(self) -> int:
+        """See :class:`harness.devices.Recording`."""
+        return int(torch.cuda.memory_stats()["num_alloc_retries"]) - self._retries
 
 
 class TracedRecording(CudaRecording):
