@@ -7,7 +7,6 @@ results file before the next question is asked, and a question that has an answe
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from vram_ledger.errors import WrongEnvironment
 from vram_ledger.harness.grid import Grid, build_of
@@ -25,7 +24,6 @@ from vram_ledger.harness.records import (
 from vram_ledger.harness.results import ResultsWriter
 from vram_ledger.harness.runner import Plan, Start, Workers, has_allocator
 
-NAME = "boundary"
 DEADLINE_S = 600
 
 
@@ -76,11 +74,14 @@ class Unanswered(Exception):
     """A workload that can't be told to fit or not: its process failed, or not even its model fits."""
 
 
-def plan_for(plan: Plan, workloads: Sequence[Workload]) -> Plan:
-    """A campaign's plan as one for these workloads, which no grid lists; :class:`WrongEnvironment` without a card."""
+def plan_for(plan: Plan, workloads: Sequence[Workload], name: str) -> Plan:
+    """A campaign's plan as one for these workloads, which no grid lists; :class:`WrongEnvironment` without a card.
+
+    name: of the folder that results go to.
+    """
     if not has_allocator(plan):
         raise WrongEnvironment(f"a boundary is a card's, real or emulated; on the {plan.device} device nothing ends")
-    grid = Grid(name=NAME, path=None, workloads=tuple(workloads), repeats=0, deadline_s=DEADLINE_S)
+    grid = Grid(name=name, path=None, workloads=tuple(workloads), repeats=0, deadline_s=DEADLINE_S)
     return dataclasses.replace(plan, grid=grid)
 
 
@@ -101,25 +102,22 @@ class Search:
         self._failed: list[Probe] = []
         self._asked = 0
 
-    def edges(self, questions: Sequence[Question]) -> Found:
-        """The edge of every question; what is on file is not asked again. The worker is gone when this returns."""
-        return self._found(questions, self._edge)
+    def run(self, asked: Sequence[Question | Workload]) -> Found:
+        """The edge of every question, each workload once; what is on file is not asked again.
 
-    def probes(self, workloads: Sequence[Workload]) -> Found:
-        """Every workload asked for once."""
-        return self._found(workloads, self._outcome)
-
-    def _found(self, asked: Sequence[Any], answer: Callable[[Any], Any]) -> Found:
+        The worker is gone when this returns or raises.
+        """
         edges, unbuilt = [], False
         try:
             for done, one in enumerate(asked):
                 self._report(done, one)
                 try:
-                    found = answer(one)
+                    if isinstance(one, Question):
+                        edges.append(self._edge(one))
+                    else:
+                        self._outcome(one)
                 except Unanswered:
                     unbuilt = unbuilt or self._is_unbuilt(one.configuration)
-                    continue
-                edges += [found] if isinstance(found, Edge) else []
         finally:
             self._workers.close()
         return Found(

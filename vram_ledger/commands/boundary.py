@@ -24,11 +24,11 @@ from vram_ledger.harness.boundary import Found, Question, Search, plan_for
 from vram_ledger.harness.grid import MOST_CONTEXT_TOKENS, workload_of
 from vram_ledger.harness.inputs import InputFields
 from vram_ledger.harness.lines import read
-from vram_ledger.harness.records import PHASES, Configuration, Edge, OutOfMemory, ResultsFile, Workload
+from vram_ledger.harness.records import PHASES, Configuration, Edge, Failure, OutOfMemory, ResultsFile, Workload
 from vram_ledger.harness.results import ResultsWriter
 from vram_ledger.harness.runner import Plan, Start, describe
 from vram_ledger.harness.summary import configuration_text
-from vram_ledger.home import RUNS
+from vram_ledger.home import BOUNDARY, RUNS
 from vram_ledger.names import MOST_BATCH, sequences, tokens
 
 console = Console()
@@ -57,12 +57,12 @@ def find_boundary(
     plan = plan_of(asked, lambda line: console.print(line, style="yellow", soft_wrap=True))
     name = f"{variant}-chunk{tokens(chunk, 'chunk')}" if chunk else variant
     configuration = configuration_of(plan.config_file.stem, name)
+    folder = results / BOUNDARY
     if at is not None:
         if phase or batch or most or guess:
             raise InputError("AT lists its own workloads; leave PHASE, BATCH, MOST and GUESS out")
         workloads = list(dict.fromkeys(_listed(at, configuration)))
-        _settle(plan, workloads, [], gpu, results)
-        return
+        return _settle(plan_for(plan, workloads, name), workloads, gpu, folder)
     limit = read_config(plan.config_file).most_context_tokens or MOST_CONTEXT_TOKENS
     furthest = tokens(most, "most") if most else limit
     if furthest > limit:
@@ -74,7 +74,7 @@ def find_boundary(
     ]
     guesses = {_kind(w): w.context_tokens for w in (_listed(guess, configuration) if guess else ())}
     questions = [Question(most=w, guess_tokens=guesses.get(_kind(w), 0)) for w in dict.fromkeys(longest)]
-    _settle(plan, [], questions, gpu, results)
+    return _settle(plan_for(plan, longest, name), questions, gpu, folder)
 
 
 def _kind(workload: Workload) -> Workload:
@@ -83,66 +83,57 @@ def _kind(workload: Workload) -> Workload:
 
 
 def _listed(path: Path, configuration: Configuration) -> Iterator[Workload]:
-    """The workloads of a file of JSON lines: phase, batch, context_tokens, and a variant where it is another."""
+    """The workloads of a file of JSON lines: phase, batch, context_tokens. :class:`InputError` names the line."""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         where = f"{path}:{number}"
         try:
             fields = InputFields(json.loads(line), where)
         except ValueError as error:
             raise InputError(f"{where}: not a line of JSON: {error}") from error
-        own = fields.text("variant", default="-")
         phase = fields.text("phase")
         if phase not in PHASES:
             raise fields.error("phase", f"{phase!r} is none of {', '.join(PHASES)}")
-        yield workload_of(
-            configuration if own == "-" else configuration_of(configuration.model, own),
-            phase,
-            fields.count("context_tokens", most=MOST_CONTEXT_TOKENS),
-            fields.count("batch", most=MOST_BATCH),
-        )
+        context = fields.count("context_tokens", most=MOST_CONTEXT_TOKENS)
+        batch = fields.count("batch", most=MOST_BATCH)
         fields.no_others()
+        yield workload_of(configuration, phase, context, batch)
 
 
-def _settle(
-    plan: Plan, workloads: Sequence[Workload], questions: Sequence[Question], gpu: str, results: Path
-) -> None:  # fmt: skip
+def _settle(plan: Plan, asked: Sequence[Question | Workload], gpu: str, folder: Path) -> None:
     """Asks what is not on file yet and prints all of it; :class:`Fault` where something failed or was not confirmed."""
-    asked = [*workloads, *(question.most for question in questions)]
-    if not asked:
-        raise InputError("there is no workload to ask for: the file is empty")
-    plan = plan_for(plan, asked)
-    quiet, shown = (partial(run, questions or workloads) for run in (_quietly, _shown))
-    path, found = on_file(plan, gpu, results, say_where, quiet) or measured(plan, gpu, results, say_where, shown)
+    quiet, shown = partial(_quietly, asked), partial(_shown, asked)
+    path, found = on_file(plan, gpu, folder, say_where, quiet) or measured(plan, gpu, folder, say_where, shown)
     contents = read(path)
-    if questions:
+    if found.unbuilt:
+        console.print("The model does not fit this card: it was out of memory while it was being built.")
+    elif questions := [one for one in asked if isinstance(one, Question)]:
         console.print(f"\nThe longest contexts that fit {contents.environment.gpu_label}", style="bold", soft_wrap=True)
         console.print(configuration_text(questions[0].configuration), soft_wrap=True)
         console.print(_table(contents, found, questions))
     else:
-        console.print(_tally(contents, workloads))
+        console.print(_tally(contents, asked))
     for note in found.notes:
         console.print(f"note: {note}", soft_wrap=True)
-    if found.unbuilt:
-        console.print("The model does not fit this card: it was out of memory while it was being built.")
     console.print(f"{found.measured_now} probes now, {len(contents.probes)} on file: {path}", soft_wrap=True)
+    _conclude(found, path)
+
+
+def _conclude(found: Found, path: Path) -> None:
     if doubted := [edge for edge in found.edges if not edge.confirmed]:
-        named = ", ".join(f"{describe(edge.at(max(edge.fits_tokens, 1)))}" for edge in doubted)
+        named = ", ".join(f"{edge.phase} × {edge.batch} at {edge.fits_tokens:,} tokens" for edge in doubted)
         raise Fault(f"fresh processes did not confirm the edge of {named}; see {path}")
     if found.failed:
         probe = found.failed[0]
-        raise Fault(f"{len(found.failed)} failed, the first: {describe(probe.workload)}: {probe.outcome}; see {path}")
+        assert isinstance(probe.outcome, Failure)
+        first = f"{describe(probe.workload)}: {probe.outcome.reason}: {probe.outcome.message}"
+        raise Fault(f"{len(found.failed)} failed, the first {first}; see {path}")
 
 
-def _quietly(asked: Sequence[Question] | Sequence[Workload], plan: Plan, writer: ResultsWriter, start: Start) -> Found:
-    return _search(asked, Search(plan, writer, start, lambda done, one: None))
+def _quietly(asked: Sequence[Question | Workload], plan: Plan, writer: ResultsWriter, start: Start) -> Found:
+    return Search(plan, writer, start, lambda done, one: None).run(asked)
 
 
-def _search(asked: Sequence[Question] | Sequence[Workload], search: Search) -> Found:
-    questions = [one for one in asked if isinstance(one, Question)]
-    return search.edges(questions) if questions else search.probes([w for w in asked if isinstance(w, Workload)])
-
-
-def _shown(asked: Sequence[Question] | Sequence[Workload], plan: Plan, writer: ResultsWriter, start: Start) -> Found:
+def _shown(asked: Sequence[Question | Workload], plan: Plan, writer: ResultsWriter, start: Start) -> Found:
     """The search under a progress bar; without a terminal, a line every tenth of it."""
     columns = TextColumn("{task.description:<48}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -155,7 +146,7 @@ def _shown(asked: Sequence[Question] | Sequence[Workload], plan: Plan, writer: R
                 console.print(f"{done}/{len(asked)}  {text}", soft_wrap=True)
 
         try:
-            return _search(asked, Search(plan, writer, start, report))
+            return Search(plan, writer, start, report).run(asked)
         except KeyboardInterrupt:
             console.print("Every finished probe is on file; the same command goes on from there.")
             raise
@@ -202,9 +193,9 @@ def _gib(count: int | None) -> str:
     return "n/a" if count is None else f"{count / GIB:.3f} GiB"
 
 
-def _tally(contents: ResultsFile, workloads: Sequence[Workload]) -> str:
+def _tally(contents: ResultsFile, asked: Sequence[Question | Workload]) -> str:
     """How many workloads fit, and how many do not."""
-    wanted = set(workloads)
+    wanted = set(asked)
     kinds = [type(p.outcome).__name__ for p in contents.probes if not p.fresh and p.workload in wanted]
     return (
         f"{kinds.count('Fits'):,} of {len(wanted):,} workloads fit, {kinds.count('OutOfMemory'):,} were out of memory."
