@@ -120,17 +120,19 @@ class Worker:
         return encode(measured)
 
     def _fits(self, workload: Workload) -> dict[str, Any]:
-        """The outcome, and whether the next question meets the state that this one met."""
+        """The outcome, and whether the next question is known to meet the state that this one met."""
         loaded = self._built()
         self.device.release()
-        before = self.device.counters()
+        before = self.device.state()
         try:
-            return {"outcome": encode(once(loaded, workload, self.progress)), "goes_on": True}
+            fits = once(loaded, workload, self.progress)
+            # Without having given back what it had, a run has not come to the end of the addresses that there were.
+            return {"outcome": encode(fits), "goes_on": before is not None or fits.retries == 0}
         except OutOfMemoryError as error:
             refused = self.out_of_memory(error)
             forget_frames(error)
         self.device.release()
-        return {"outcome": encode(refused), "goes_on": self.device.counters() == before}
+        return {"outcome": encode(refused), "goes_on": before is not None and self.device.state() == before}
 
     def _log(self, workload: Workload, filled: bool) -> EventLog:
         return event_log(self._built(), workload, filled)

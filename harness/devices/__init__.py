@@ -85,5 +85,5 @@ class Device(Protocol):
     def last_failure(self) -> tuple[int | None, int | None, int | None]:
         """Of the last out-of-memory error, once: bytes asked, bytes free, bytes then held; ``None`` if not told."""
 
-    def counters(self) -> tuple[int, ...]:
-        """Requested, allocated and reserved bytes, now; empty where there is no allocator."""
+    def state(self) -> object:
+        """All that the next run's bytes depend on, to be compared with what it was; ``None`` if that can't be told."""

@@ -85,6 +85,5 @@ class CpuDevice:
         """Main memory does not say."""
         return None, None, None
 
-    def counters(self) -> tuple[int, ...]:
-        """See :class:`harness.devices.Device`: there is no allocator."""
-        return ()
+    def state(self) -> None:
+        """There is no allocator to ask."""

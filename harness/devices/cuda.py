@@ -184,9 +184,17 @@ class CudaDevice:
         told, self._failed_request = self._failed_request, None
         return told or (None, None, None)
 
-    def counters(self) -> tuple[int, ...]:
-        """See :class:`harness.devices.Device`."""
-        return tuple(_stat(f"{name}_bytes", "current") for name in ("requested", "allocated", "reserved"))
+    def state(self) -> object:
+        """See :class:`harness.devices.Device`; every block of every segment.
+
+        Not told of expandable segments: a request beyond the addresses that those have left makes one more of them,
+        which stays, is in no snapshot while nothing is mapped there, and can be where the next run begins
+        (c10/cuda/CUDACachingAllocator.cpp, PyTorch 2.14.1: ``find_expandable_block``).
+        """
+        segments = torch.cuda.memory_snapshot()
+        if any(segment["is_expandable"] for segment in segments):
+            return None
+        return [(s["address"], s["total_size"], [(b["size"], b["state"]) for b in s["blocks"]]) for s in segments]
 
     def history(self) -> dict[str, Any]:
         """See :class:`harness.devices.Device`."""

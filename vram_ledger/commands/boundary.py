@@ -84,12 +84,16 @@ def _kind(workload: Workload) -> Workload:
 
 def _listed(path: Path, configuration: Configuration) -> Iterator[Workload]:
     """The workloads of a file of JSON lines: phase, batch, context_tokens. :class:`InputError` names the line."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if not lines:
+        raise InputError(f"{path}: there is no workload in it")
+    for number, line in enumerate(lines, start=1):
         where = f"{path}:{number}"
         try:
-            fields = InputFields(json.loads(line), where)
-        except ValueError as error:
+            table = json.loads(line)
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{where}: not a line of JSON: {error}") from error
+        fields = InputFields(table, where)
         phase = fields.text("phase")
         if phase not in PHASES:
             raise fields.error("phase", f"{phase!r} is none of {', '.join(PHASES)}")
