@@ -120,13 +120,21 @@ def nurseries(module: str = "vram_ledger.harness.worker") -> Iterator[Nurseries]
         own.close()
 
 
+def in_fresh_process(own: Nurseries, run: tuple[str, int, int]) -> tuple[Fits | OutOfMemory, bool]:
+    """What a worker that ran nothing before says of a workload."""
+    worker = Small(own)
+    answer = worker.fits(*run)
+    worker.child.close()
+    return answer
+
+
 RUNS = [("decode", 16, 12_000), ("prefill", 16, 8_000)]
 REFUSED = {"cache": ("decode", 64, MEMORY // 2**13), "cold": ("prefill", 16, 12_000)}
 
 
 def test_after_running_out_of_memory_the_next_run_takes_the_same_to_the_byte() -> None:
     with nurseries() as own:
-        before = [Small(own).fits(*run) for run in RUNS]  # each in a process of its own
+        before = [in_fresh_process(own, run) for run in RUNS]
         assert [Fits, Fits] == [type(outcome) for outcome, _ in before]
         worker = Small(own)
         for during, run in REFUSED.items():
@@ -150,7 +158,7 @@ def test_expandable_segments_do_not_go_on_after_running_out_of_memory(monkeypatc
         assert isinstance(refused, OutOfMemory)
         assert ((True, False), True) == ((before[1], goes_on), before != after)  # else it need not end the worker
         worker.child.close()
-        assert before == Small(own).fits(*RUNS[0])
+        assert before == in_fresh_process(own, RUNS[0])
 
 
 def test_memory_that_a_refused_run_keeps_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
