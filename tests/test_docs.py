@@ -24,6 +24,7 @@ ELSEWHERE = {
     "make lint": "make test runs it",
     "make measure": "tests/test_emulated_campaign.py, tests/test_kill.py and tests/test_installed.py run campaigns",
     "vram-ledger measure": "the same",
+    "make boundary": "tests/test_boundary_on_card.py",
     "make profile": "tests/test_profile.py; it needs a card",
     "make derive ": "tests/test_derive.py; a derivation takes minutes",
     "make simulate": "tests/test_simulated.py; it takes minutes",

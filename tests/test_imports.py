@@ -113,7 +113,7 @@ def test_command_starts_without_torch_and_without_what_only_some_commands_need(a
 
 
 def test_parent_of_a_campaign_never_imports_torch() -> None:
-    reachable, waiting = set(), ["vram_ledger/commands/measure.py", "vram_ledger/commands/instruments.py"]
+    reachable, waiting = set(), [f"vram_ledger/commands/{name}.py" for name in ("measure", "boundary", "instruments")]
     while waiting:
         source = waiting.pop()
         reachable.add(source)

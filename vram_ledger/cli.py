@@ -16,6 +16,7 @@ from vram_ledger.home import own_version
 COMMANDS = {
     "Measure": {
         "measure": "measure.measure",
+        "boundary": "boundary.find_boundary",
         "judge": "judge.judge_files",
         "calibrate": "judge.calibrate_files",
         "profile": "instruments.profile",
