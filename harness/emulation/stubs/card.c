@@ -278,14 +278,9 @@ size_t emulated_free(int index) {
     return bytes;
 }
 
-/* One above the other, below where programs lie; what was given back is used again after the last of them. */
 void *emulated_reserve(size_t bytes) {
-    static const uintptr_t first = (uintptr_t)0x48 << 40, behind = (uintptr_t)0x55 << 40;
-    static uintptr_t next = (uintptr_t)0x48 << 40;
     pthread_mutex_lock(&lock);
-    if (next + bytes > behind) next = first;
-    uintptr_t at = addresses(bytes, next);
-    if (at == next) next += bytes;
+    uintptr_t at = addresses(bytes, (uintptr_t)0x48 << 40);
     insert(&reserved, (range){at, bytes, -1});
     pthread_mutex_unlock(&lock);
     return (void *)at;
