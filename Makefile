@@ -2,6 +2,8 @@
 #
 #   measure      run a campaign, or the rest of one, and judge it: GPU= or EMULATE= or FAKE=card, MODEL= GRID= BUDGET=
 #                WEIGHTS= RESULTS= COMPILE=1
+#   boundary     the longest contexts that fit, found on the card: GPU= or EMULATE=card, MODEL= VARIANT= PHASE= BATCH=
+#                CHUNK= MOST= MEMORY= GUESS= AT= RESULTS=
 #   judge        a verdict per term of every results file: FILE= or RESULTS= CONFIG= CALIBRATION=
 #   calibrate    calibrations and tables of results: FILE= or RESULTS=
 #   profile      add the card that is there to configs/gpus.toml: LABEL=
@@ -16,6 +18,7 @@
 #   derived      a formula and its ledger: FILE= BATCH= CONTEXT=
 #   explain      what moved between two formulas: FROM= TO=
 #   held-out     scores of our own answers at points that they were not made from: FILE= RESULTS=
+#   history      a memory snapshot of a run of your own, in words: FILE= DEVICE= TOP= FIGURE=
 #   simulate     what the caching allocator adds: MODEL= VARIANT= FAKE= RESULTS=
 #   test         lint, types, tests; lint and bench alone, too
 #
@@ -23,8 +26,8 @@
 # where. make itself answers every failure with 2; the last line, "exit N: …", says what the command's own code was.
 
 BASE_PYTHON ?= python3
-COMMANDS := measure judge drift calibrate profile predict capacity validate scoreboard claims report derive derived \
-	explain held-out simulate verify
+COMMANDS := measure boundary judge drift calibrate profile predict capacity validate scoreboard claims report derive \
+	derived explain held-out history simulate verify
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 $(foreach name,$(GIVEN),$(eval override export $(name) := $$(value $(name))))
 export VRAM_LEDGER_GIVEN := $(GIVEN)

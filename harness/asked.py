@@ -5,7 +5,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from vram_ledger.errors import InputError, WrongEnvironment
 from vram_ledger.harness.child import Child, Nurseries, WorkerFailed
@@ -20,26 +20,42 @@ from vram_ledger.harness.records import DeviceKind, Environment, RecordError, Wo
 from vram_ledger.harness.results import ResultsWriter, check_writable, open_results, results_path
 from vram_ledger.harness.runner import (
     BUILD_DEADLINE_S,
+    NotOnFile,
     Plan,
     Start,
-    Summary,
-    complete,
     describe,
     environment_of,
     final_standard,
     has_allocator,
+    no_worker,
     survey,
 )
 from vram_ledger.home import GPUS, GRIDS, MODELS
 
 ROOMY_BYTES = 2 * 10**12  # an emulated card has addresses for 2 TiB
 NEEDED = ("torch", "transformers")
+MOST_PRETENDED_BYTES = 2**41  # as many addresses has the emulated card (ARENA of emulation/stubs/card.c)
 DEFAULT_MODEL, DEFAULT_GRID, DEFAULT_CARD = "qwen3.5-27b", "default", "h200"
+
+
+class Ran(Protocol):
+    """What a run says of itself: how many lines it added to the file."""
+
+    @property
+    def measured_now(self) -> int:
+        """Lines that were not there before."""
+
+
+R = TypeVar("R", bound=Ran)
+Run = Callable[[Plan, ResultsWriter, Start], R]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a campaign is to run: at most one of the three labels of cards, a model, a grid, a checkpoint, seconds."""
+    """What a campaign is to run: at most one of the three labels of cards, a model, a grid, a checkpoint, seconds.
+
+    memory_bytes: what an emulated card is to have instead of its own; 0: its own.
+    """
 
     gpu: str = ""
     emulate: str = ""
@@ -49,6 +65,7 @@ class Asked:
     grid: str = DEFAULT_GRID
     weights: str = ""
     budget: str = "0"
+    memory_bytes: int = 0
 
 
 def plan_of(asked: Asked, tell: Callable[[str], None] = lambda line: None) -> Plan:
@@ -69,6 +86,8 @@ def plan_of(asked: Asked, tell: Callable[[str], None] = lambda line: None) -> Pl
             f"{' and '.join(f'{k}={v}' for k, v in given.items())} contradict each other; give one of them"
         )
     card = one_card(gpus, "EMULATE" if asked.emulate else "FAKE", asked.emulate or asked.fake or DEFAULT_CARD)
+    if asked.memory_bytes:
+        card = _pretending(card, asked)
     if asked.gpu:
         labelled(gpus, asked.gpu)
     config_file = model_file(MODELS, asked.model)
@@ -103,6 +122,17 @@ def one_card(gpus: tuple[Gpu, ...], variable: str, label: str) -> Gpu:
     if len(cards) > 1:
         raise InputError(f"{variable}={label} can be {' or '.join(g.label for g in cards)}; say which")
     return cards[0]
+
+
+def _pretending(card: Gpu, asked: Asked) -> Gpu:
+    """The card with another memory than it has."""
+    if not asked.emulate:
+        raise InputError("MEMORY is what an emulated card is to have; say which with EMULATE")
+    if asked.memory_bytes > MOST_PRETENDED_BYTES:
+        raise InputError(
+            f"MEMORY is at most {MOST_PRETENDED_BYTES // 2**30:,} GiB: an emulated card has no more addresses"
+        )
+    return dataclasses.replace(card, total_bytes=asked.memory_bytes, total_from="MEMORY")
 
 
 def _device(asked: Asked, card: Gpu, tell: Callable[[str], None]) -> tuple[DeviceKind, Emulation | None]:
@@ -145,8 +175,10 @@ def _seconds(budget: str) -> float:
     return seconds
 
 
-def on_file(plan: Plan, asked: str, results: Path, say: Callable[[Environment], None]) -> tuple[Path, Summary] | None:
-    """The results file of this very campaign if nothing is missing in it; found without importing torch.
+def on_file(
+    plan: Plan, asked: str, results: Path, say: Callable[[Environment], None], run: Run[R]
+) -> tuple[Path, R] | None:
+    """The results file of this very campaign if ``run`` finds nothing missing in it; found without importing torch.
 
     ``asked``: the label of a real card. :class:`WrongEnvironment` if the card that is there, and on file, is not it.
     """
@@ -170,9 +202,12 @@ def on_file(plan: Plan, asked: str, results: Path, say: Callable[[Environment], 
         if plan.device == "cuda":
             _environment(plan, asked, encode(environment))
         with open_results(path, environment) as writer:
-            if summary := complete(plan, writer):
-                say(environment)
-                return path, summary
+            try:
+                summary = run(plan, writer, no_worker)
+            except NotOnFile:
+                continue
+        say(environment)
+        return path, summary
     return None
 
 
@@ -181,8 +216,8 @@ def measured(
     asked: str,
     results: Path,
     say: Callable[[Environment], None],
-    run: Callable[[Plan, ResultsWriter, Start], Summary],
-) -> tuple[Path, Summary]:
+    run: Run[R],
+) -> tuple[Path, R]:
     """Measures what is not on file: the environment, the check standard of a card, the campaign by ``run``."""
     own = f"{plan.config_file.stem}.{plan.device}.*.jsonl"
     check_writable(results if plan.device == "cuda" else results / _pretended(plan) / plan.grid.name, own)
@@ -213,7 +248,7 @@ def _own_fields(plan: Plan) -> dict[str, Any]:
     return {
         "weights": "random" if plan.weights is None else checkpoint_of(plan.weights, plan.config_file),
         "config_sha256": sha256_of(plan.config_file),
-        "grid_sha256": sha256_of(plan.grid.path),
+        "grid_sha256": "" if plan.grid.path is None else sha256_of(plan.grid.path),
         "emulation": None if plan.emulation is None else plan.emulation.digest,
         "compiled": plan.compiled,
     }

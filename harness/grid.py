@@ -8,13 +8,14 @@ import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 
 from vram_ledger.errors import InputError
 from vram_ledger.harness.inputs import InputFields, read_toml
 from vram_ledger.harness.records import (
+    PHASES,
     CacheKind,
     Configuration,
     Images,
@@ -39,11 +40,12 @@ SEES = "Qwen3_5ForConditionalGeneration"
 class Grid:
     """A campaign: its workloads in running order, and how they are run.
 
-    repeats: workloads measured again in fresh processes. deadline_s: a workload that takes longer has hung.
+    path: ``None`` for workloads that no grid file lists. repeats: workloads measured again in fresh processes.
+    deadline_s: a workload that takes longer has hung.
     """
 
     name: str
-    path: Path
+    path: Path | None
     workloads: tuple[Workload, ...]
     repeats: int
     deadline_s: int
@@ -110,14 +112,14 @@ def _axes(fields: InputFields, given: dict[str, tuple[Any, ...]] | None) -> dict
 
 
 def _block(fields: InputFields, given: dict[str, tuple[Any, ...]], model: str) -> list[Workload]:
-    phases = fields.texts("phases", default=get_args(Phase), among=get_args(Phase))
+    phases = cast(tuple[Phase, ...], fields.texts("phases", default=PHASES, among=PHASES))
     contexts = fields.counts("contexts_tokens", MOST_CONTEXT_TOKENS)
     batches = fields.counts("batches", MOST_BATCH)
     axes = _axes(fields, given)
     fields.no_others()
     axes["images"] = tuple(images_of(fields, text) for text in axes["images"])
     workloads = [
-        _workload(Configuration(model=model, **dict(zip(axes, values, strict=True))), phase, context, batch)
+        workload_of(Configuration(model=model, **dict(zip(axes, values, strict=True))), phase, context, batch)
         for values in itertools.product(*axes.values())
         for phase, context, batch in itertools.product(phases, contexts, batches)
     ]
@@ -168,8 +170,8 @@ def images_text(images: Images) -> str:
     return f"{images.count}x{images.width_pixels}x{images.height_pixels}"
 
 
-def _workload(configuration: Configuration, phase: Any, context: int, batch: int) -> Workload:
-    """A decode keeps one token's logits and has no prefill, so it is the same workload whatever those axes say.
+def workload_of(configuration: Configuration, phase: Phase, context: int, batch: int) -> Workload:
+    """A workload. A decode keeps one token's logits and has no prefill, so it is the same whatever those axes say.
 
     Nor does it see images: their tokens are in the cache like any others.
     """

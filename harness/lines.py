@@ -1,7 +1,7 @@
 """The lines of a results file: writing one, and reading them all, checked against each other and their own kind.
 
-A results file is JSON lines: the first line is the :class:`Environment`, every other one a :class:`Measurement` or a
-:class:`Standard`. One file holds one environment.
+A results file is JSON lines: the first line is the :class:`Environment`, every other one a :class:`Measurement`, a
+:class:`Standard`, a :class:`Probe` or an :class:`Edge`. One file holds one environment.
 
 Schema history
     1  the first published layout
@@ -16,22 +16,31 @@ from typing import Any
 from vram_ledger.harness.records import (
     KINDS,
     DeviceKind,
+    Edge,
     Environment,
+    Fits,
     Measured,
     Measurement,
+    OutOfMemory,
+    Peak,
+    Probe,
     RecordError,
     ResultsFile,
     Standard,
+    Workload,
     decode,
     encode,
 )
+
+Line = Environment | Measurement | Standard | Probe | Edge
+LINES = {"environment", "measurement", "standard", "probe", "edge"}
 
 SCHEMA = 2
 READABLE = (1, 2)
 MOST = 2**60  # of anything: bytes, tokens, seconds
 
 
-def to_line(record: Environment | Measurement | Standard) -> str:
+def to_line(record: Line) -> str:
     """One line of a results file, newline included; the environment's line carries the schema."""
     data = encode(record)
     if isinstance(record, Environment):
@@ -47,7 +56,7 @@ def complete_lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line
 
 
-def from_line(line: str, where: str) -> Environment | Measurement | Standard:
+def from_line(line: str, where: str) -> Line:
     """The record of one line; :class:`RecordError` starts with ``where``."""
     try:
         data = json.loads(line)
@@ -56,13 +65,13 @@ def from_line(line: str, where: str) -> Environment | Measurement | Standard:
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
         raise RecordError(f"{where}: no record has such numbers or is nested so deep") from error
     kind = data.get("kind") if isinstance(data, dict) else None
-    if kind not in ("environment", "measurement", "standard"):
+    if kind not in LINES:
         raise RecordError(f"{where}: unknown kind {kind!r}")
     if kind == "environment":
         schema = data.pop("schema", None)
         if schema not in READABLE:
             raise RecordError(f"{where}: schema {schema!r}, but this version reads schema {READABLE[0]} to {SCHEMA}")
-    record: Environment | Measurement | Standard = decode(KINDS[kind], data, where)
+    record: Line = decode(KINDS[kind], data, where)
     _in_bounds(data, where)
     return record
 
@@ -76,10 +85,12 @@ def _in_bounds(data: Any, where: str) -> None:
         for number, value in enumerate(data):
             _in_bounds(value, f"{where}[{number}]")
     elif type(data) in (int, float):
-        least = 1 if where.endswith((".batch", ".context_tokens")) else 0
+        least = 1 if where.endswith((".batch", ".context_tokens", ".most_tokens")) else 0
         if not least <= data <= MOST:
             raise RecordError(f"{where}: expected {least} to 2^60, got {str(data)[:32]}")
 
+
+CARDS: tuple[DeviceKind, ...] = ("cuda", "emulated")
 
 # What every environment of a kind has, and what none has.
 _HAS: dict[DeviceKind, tuple[str, ...]] = {
@@ -116,15 +127,47 @@ def _check_bytes(measured: Measured, kind: DeviceKind, where: str) -> None:
     _in_order({"weights_bytes + buffers_bytes": m.weights_bytes + m.buffers_bytes, "baseline_bytes": m.baseline_bytes,
                "held_bytes": m.held_bytes}, where)  # fmt: skip
     for name, peak in (("cold", m.cold), ("warm", m.warm)):
-        if peak is None:
-            continue
-        for counter in ("allocated_bytes", "reserved_bytes"):
-            if (getattr(peak, counter) is not None) != (kind in ("cuda", "emulated")):
-                given = "null, but every" if getattr(peak, counter) is None else "given, but no"
-                raise RecordError(f"{where}.{name}.{counter}: {given} {kind} measurement has it")
-        counters = ("requested_bytes", "allocated_bytes", "reserved_bytes")
-        named = {f"{name}.{c}": value for c in counters if (value := getattr(peak, c)) is not None}
-        _in_order({"held_bytes": m.held_bytes} | named, where)
+        if peak is not None:
+            _check_peak(name, peak, {"held_bytes": m.held_bytes}, kind, where)
+
+
+def _check_peak(name: str, peak: Peak, least: dict[str, int], kind: DeviceKind, where: str) -> None:
+    for counter in ("allocated_bytes", "reserved_bytes"):
+        if (getattr(peak, counter) is not None) != (kind in CARDS):
+            given = "null, but every" if getattr(peak, counter) is None else "given, but no"
+            raise RecordError(f"{where}.{name}.{counter}: {given} {kind} measurement has it")
+    counters = ("requested_bytes", "allocated_bytes", "reserved_bytes")
+    named = {f"{name}.{c}": value for c in counters if (value := getattr(peak, c)) is not None}
+    _in_order(least | named, where)
+
+
+def _check_probes(records: dict[int, Line], kind: DeviceKind, path: Path) -> None:
+    """:class:`RecordError` where a probe's bytes contradict each other, or an edge the probes before it."""
+    found: dict[tuple[Workload, bool], bool] = {}
+    for number, record in records.items():
+        where = f"{path}:{number}"
+        if isinstance(record, Probe | Edge) and kind not in CARDS:
+            raise RecordError(f"{where}: no {kind} device has memory that ends, so there is no boundary to be found")
+        if isinstance(record, Probe) and isinstance(record.outcome, Fits):
+            _check_peak("peak", record.outcome.peak, {"baseline_bytes": record.outcome.baseline_bytes}, kind, where)
+        if isinstance(record, Probe) and isinstance(record.outcome, Fits | OutOfMemory):
+            found[record.workload, record.fresh] = isinstance(record.outcome, Fits)
+        elif isinstance(record, Edge):
+            _check_edge(record, found, where)
+
+
+def _check_edge(edge: Edge, found: dict[tuple[Workload, bool], bool], where: str) -> None:
+    _in_order({"fits_tokens": edge.fits_tokens, "most_tokens": edge.most_tokens}, where)
+    fresh = []
+    for tokens, fits in edge.beside.items():
+        if found.get((edge.at(tokens), False)) is not fits:
+            raise RecordError(
+                f"{where}.fits_tokens: {edge.fits_tokens:,}, but no probe above it says that {tokens:,} tokens "
+                f"{'fit' if fits else 'do not fit'}"
+            )
+        fresh.append(found.get((edge.at(tokens), True)) is fits)
+    if all(fresh) is not edge.confirmed:
+        raise RecordError(f"{where}.confirmed: {edge.confirmed}, but the fresh probes above it say otherwise")
 
 
 def _in_order(rising: dict[str, int], where: str) -> None:
@@ -145,6 +188,7 @@ def read(path: Path) -> ResultsFile:
     if extra := [i for i, r in enumerate(records[1:], start=2) if isinstance(r, Environment)]:
         raise RecordError(f"{path}:{extra[0]}: a second environment; one file holds one environment")
     _check_kind(records[0], f"{path}:1")
+    _check_probes(dict(zip(lines, records, strict=True)), records[0].device, path)
     for number, record in zip(lines, records, strict=True):
         if isinstance(record, Measurement) and isinstance(record.outcome, Measured):
             _check_bytes(record.outcome, records[0].device, f"{path}:{number}.outcome")
@@ -154,6 +198,8 @@ def read(path: Path) -> ResultsFile:
         measurements=tuple(r for r in records if isinstance(r, Measurement)),
         standards=tuple(r for r in records if isinstance(r, Standard)),
         notes=_notes(path, lines),
+        probes=tuple(r for r in records if isinstance(r, Probe)),
+        edges=tuple(r for r in records if isinstance(r, Edge)),
     )
 
 

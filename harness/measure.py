@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from vram_ledger.harness.devices import LoggedRecording
 from vram_ledger.harness.events import EventLog, peak_site
-from vram_ledger.harness.records import GuessedRead, Held, Kernels, Measured, Peak, Vision, Workload
+from vram_ledger.harness.records import Fits, GuessedRead, Held, Kernels, Measured, Peak, Vision, Workload
 from vram_ledger.harness.runtimes import transformers as runtime
 
 PROBE_TOKENS = 128
@@ -29,6 +29,7 @@ class _Run:
     held_bytes: int
     held: Held
     peak: Peak
+    retries: int
     log: EventLog | None
     setup_s: float
     forward_s: float
@@ -73,6 +74,22 @@ def measure(loaded: runtime.Loaded, workload: Workload, progress: Progress, kern
     )
 
 
+def once(loaded: runtime.Loaded, workload: Workload, progress: Progress) -> Fits:
+    """What one run of a workload takes: the first, cold one of :func:`measure`, and nothing more."""
+    device = loaded.device
+    device.guessed(), device.tuned()  # what went before is not this workload's
+    cold = _run(loaded, workload, progress, "cold", traced=False)
+    return Fits(
+        baseline_bytes=cold.baseline_bytes,
+        peak=cold.peak,
+        retries=cold.retries,
+        setup_s=round(cold.setup_s, 4),
+        forward_s=round(cold.forward_s, 4),
+        tuned=device.tuned(),
+        guessed=device.guessed(),
+    )
+
+
 def _either(cold: tuple[GuessedRead, ...], warm: tuple[GuessedRead, ...]) -> tuple[GuessedRead, ...]:
     """The reads of the warm run, and those that only the cold one made."""
     known = {read.source for read in warm}
@@ -96,7 +113,7 @@ def _run(
         runtime.forward(loaded, workload, live, recording.call)
         device.synchronize()
         done = perf_counter()
-        peak = recording.finish()
+        peak, retries = recording.finish(), recording.retries()
         held_bytes, held = recording.requested_bytes(), runtime.held(live)
         log = cast(LoggedRecording, recording).log() if traced else None
         del live
@@ -105,6 +122,7 @@ def _run(
         held_bytes=held_bytes,
         held=held,
         peak=peak,
+        retries=retries,
         log=log,
         setup_s=ready - began,
         forward_s=done - ready,

@@ -343,13 +343,16 @@ class OutOfMemory:
 
     during: "build", "cache", "cold", "warm" or "traced". asked_bytes: the segment that the driver did not give, which
     is the request that failed in the allocator's rounding. free_bytes: what the driver had left. requested_bytes:
-    what the program held when it asked.
+    what the program held when it asked. module, source: where it asked, the path of the innermost module that ran and
+    the line ("package/file.py:line"); "" outside all modules, ``None`` in a file from before they were recorded.
     """
 
     during: str
     asked_bytes: int | None
     free_bytes: int | None
     requested_bytes: int | None
+    module: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -373,6 +376,60 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fits:
+    """A workload that ran once, as the cold run of a measurement does: what it took.
+
+    baseline_bytes: requested bytes before its first tensor. retries: how often the allocator had to give its unused
+    segments back before the driver had enough, in the forward pass. tuned, guessed: as of :class:`Measured`.
+    """
+
+    baseline_bytes: int
+    peak: Peak
+    retries: int
+    setup_s: float
+    forward_s: float
+    tuned: bool | None = None
+    guessed: tuple[GuessedRead, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Whether one workload fits. fresh: asked of a process that had built the model and run nothing."""
+
+    workload: Workload
+    fresh: bool
+    outcome: Fits | OutOfMemory | Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """The longest context that fits, as bisection finds it: one token more does not.
+
+    fits_tokens: 0 where not even one token fits; most_tokens where all that was asked for does, which is then all that
+    is known. confirmed: whether fresh processes said the same of both contexts.
+    """
+
+    configuration: Configuration
+    phase: Phase
+    batch: int
+    most_tokens: int
+    fits_tokens: int
+    confirmed: bool
+
+    def at(self, context_tokens: int) -> Workload:
+        """The workload of a context."""
+        return Workload(
+            configuration=self.configuration, phase=self.phase, context_tokens=context_tokens, batch=self.batch
+        )
+
+    @property
+    def beside(self) -> dict[int, bool]:
+        """The contexts that an edge lies between, and whether they fit: one of them only, where it is at an end."""
+        both = {self.fits_tokens: True, self.fits_tokens + 1: False}
+        return {tokens: fits for tokens, fits in both.items() if 1 <= tokens <= self.most_tokens}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Standard:
     """The check standard: fixed requests and one matrix product, no model. It moves only if the machine moves.
 
@@ -388,20 +445,28 @@ class Standard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultsFile:
-    """A results file in memory: its environment and its lines, in order. notes: what was not quite in order on disk."""
+    """A results file in memory: its environment and its lines, in order. notes: what was not quite in order on disk.
+
+    A campaign has measurements, a search for the boundary probes and edges.
+    """
 
     path: Path
     environment: Environment
     measurements: tuple[Measurement, ...]
     standards: tuple[Standard, ...]
     notes: tuple[str, ...] = ()
+    probes: tuple[Probe, ...] = ()
+    edges: tuple[Edge, ...] = ()
 
 
 KINDS: dict[str, type] = {
     "environment": Environment,
     "measurement": Measurement,
     "standard": Standard,
+    "probe": Probe,
+    "edge": Edge,
     "measured": Measured,
+    "fits": Fits,
     "out_of_memory": OutOfMemory,
     "failure": Failure,
 }

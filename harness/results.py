@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vram_ledger.errors import InputError, WrongEnvironment
-from vram_ledger.harness.lines import complete_lines, read, to_line
+from vram_ledger.harness.lines import Line, complete_lines, read, to_line
 from vram_ledger.harness.records import (
     Environment,
     Failure,
     Measured,
-    Measurement,
     OutOfMemory,
     ResultsFile,
-    Standard,
     Workload,
 )
 
@@ -60,7 +58,7 @@ class ResultsWriter:
         self._file = file
         self.contents = contents
 
-    def append(self, record: Measurement | Standard) -> None:
+    def append(self, record: Line) -> None:
         """Writes one line, or nothing of it: :class:`Unwritable`."""
         with _naming(self.contents.path):
             _append(self._file, to_line(record))

@@ -94,6 +94,50 @@ class Summary:
 Start = Callable[[dict[str, Any]], Child]
 
 
+class Workers:
+    """The workers of a plan, one at a time: one for as long as it lives and its build is asked for, then another."""
+
+    def __init__(self, plan: Plan, start: Start) -> None:
+        self._plan = plan
+        self._start = start
+        self._child: Child | None = None
+        self._build: tuple[str, ...] | None = None
+        self.build_s = 0.0
+
+    def ask(self, what: str, workload: Workload) -> Any:
+        """What a worker answers to the command ``what`` for a workload, else :class:`OutOfMemory` or ``Failure``.
+
+        After these the next question goes to a fresh worker. A crash is tried again.
+        """
+        for attempt in range(CRASHES_RETRIED + 1):
+            try:
+                return self._worker_for(workload).ask(
+                    {"do": what, "workload": encode(workload)}, self._plan.grid.deadline_s
+                )
+            except WorkerFailed as failed:
+                self.close()
+                crashed = isinstance(failed.outcome, Failure) and failed.outcome.reason == "crash"
+                if not crashed or attempt == CRASHES_RETRIED:
+                    return failed.outcome
+        raise AssertionError("unreachable: the last attempt returns")
+
+    def close(self) -> None:
+        """Ends the worker, so that the next question goes to a fresh one."""
+        if self._child is not None:
+            self._child.close()
+        self._child = self._build = None
+
+    def _worker_for(self, workload: Workload) -> Child:
+        build = build_of(workload.configuration)
+        if self._child is None or self._build != build:
+            self.close()
+            began = monotonic()
+            self._child, self._build = self._start(self._plan.order(workload.configuration)), build
+            self._child.ask({"do": "build"}, BUILD_DEADLINE_S)
+            self.build_s += monotonic() - began
+        return self._child
+
+
 class Campaign:
     """A campaign in progress.
 
@@ -109,17 +153,15 @@ class Campaign:
         start: Start,
     ) -> None:
         self._plan = plan
-        self._start = start
+        self._workers = Workers(plan, start)
         self._writer = writer
         self._report = report
-        self._child: Child | None = None
-        self._build: tuple[str, ...] | None = None
         self._began = monotonic()
         self._done = settled(writer.contents, repeat=0)
         self._failed: list[Workload] = []
         self._measured_now = 0
         self._stopped = False
-        self._forward_s = self._build_s = 0.0
+        self._forward_s = 0.0
 
     def run(self) -> Summary:
         """Measures what is not on file yet, then the repeats. The worker is gone when this returns or raises."""
@@ -127,7 +169,7 @@ class Campaign:
             self._measure_all()
             unequal = [] if self._stopped else self._repeat()
         finally:
-            self.close()
+            self._workers.close()
         pending = [w for w in self._plan.grid.workloads if w not in self._done]
         return Summary(
             measured_now=self._measured_now,
@@ -139,15 +181,9 @@ class Campaign:
             stopped_by_budget=self._stopped,
             elapsed_s=monotonic() - self._began,
             forward_s=self._forward_s,
-            build_s=self._build_s,
+            build_s=self._workers.build_s,
             notes=self._writer.contents.notes,
         )
-
-    def close(self) -> None:
-        """Ends the worker."""
-        if self._child is not None:
-            self._child.close()
-        self._child = self._build = None
 
     def _measure_all(self) -> None:
         pending = [w for w in self._plan.grid.workloads if w not in self._done]
@@ -182,30 +218,12 @@ class Campaign:
         )
 
     def _outcome(self, workload: Workload) -> Outcome:
-        for attempt in range(CRASHES_RETRIED + 1):
-            try:
-                answer = self._worker_for(workload).ask(
-                    {"do": "measure", "workload": encode(workload)}, self._plan.grid.deadline_s
-                )
-                measured: Measured = decode(Measured, answer)
-                self._forward_s += (measured.cold_s or 0.0) + measured.warm_s
-                return measured
-            except WorkerFailed as failed:
-                self.close()
-                crashed = isinstance(failed.outcome, Failure) and failed.outcome.reason == "crash"
-                if not crashed or attempt == CRASHES_RETRIED:
-                    return failed.outcome
-        raise AssertionError("unreachable: the last attempt returns")
-
-    def _worker_for(self, workload: Workload) -> Child:
-        build = build_of(workload.configuration)
-        if self._child is None or self._build != build:
-            self.close()
-            began = monotonic()
-            self._child, self._build = self._start(self._plan.order(workload.configuration)), build
-            self._child.ask({"do": "build"}, BUILD_DEADLINE_S)
-            self._build_s += monotonic() - began
-        return self._child
+        answer = self._workers.ask("measure", workload)
+        if isinstance(answer, OutOfMemory | Failure):
+            return answer
+        measured: Measured = decode(Measured, answer)
+        self._forward_s += (measured.cold_s or 0.0) + measured.warm_s
+        return measured
 
     def _repeat(self) -> list[str]:
         """Measures a few workloads again, each in a process of its own, and says which bytes were not the same."""
@@ -216,7 +234,7 @@ class Campaign:
             again = repeated.get(workload)
             if again is None:
                 self._report(self._plan.grid.repeats - number, f"again in a fresh process: {describe(workload)}")
-                self.close()
+                self._workers.close()
                 outcome = self._outcome(workload)
                 self._writer.append(Measurement(workload=workload, repeat=1, outcome=outcome))
                 again = outcome if isinstance(outcome, Measured) else None
@@ -295,19 +313,12 @@ def _fresh(plan: Plan, start: Start) -> Iterator[Child]:
 
 
 class NotOnFile(Exception):
-    """A campaign is not complete: it would start a worker."""
+    """What was asked for is not complete: it would start a worker."""
 
 
-def complete(plan: Plan, writer: ResultsWriter) -> Summary | None:
-    """How the campaign ends if everything it would measure is on file; ``None`` if something is not."""
-
-    def refused(order: dict[str, Any]) -> Child:
-        raise NotOnFile
-
-    try:
-        return Campaign(plan, writer, lambda left, name: None, refused).run()
-    except NotOnFile:
-        return None
+def no_worker(order: dict[str, Any]) -> Child:
+    """A start that starts nothing: :class:`NotOnFile`."""
+    raise NotOnFile
 
 
 def environment_of(found: dict[str, Any], **fields: Any) -> Environment:

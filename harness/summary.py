@@ -40,7 +40,7 @@ def measurements_tables(results: ResultsFile) -> RenderableType:
     where = f"{results.environment.gpu_label}{', REPLAYED, not measured on a card' if fake else ''}"
     parts: list[RenderableType] = []
     for configuration, phases in groups.items():
-        parts.append(Text(f"\n{_words(configuration)}", style="bold"))
+        parts.append(Text(f"\n{configuration_text(configuration)}", style="bold"))
         for phase, measurements in sorted(phases.items(), reverse=True):
             parts += _tables(phase, measurements, readings, where)
     return Group(*parts)
@@ -63,7 +63,8 @@ def _tables(
     yield Text(f"at the peak: {_sites(measurements)}\n", style="dim")
 
 
-def _words(c: Configuration) -> str:
+def configuration_text(c: Configuration) -> str:
+    """A configuration in words, for people."""
     chunk = f", chunks of {c.prefill_chunk_tokens:,}" if c.prefill_chunk_tokens else ""
     images = f", images {images_text(c.images)}" if c.images else ""
     return (

@@ -1,10 +1,10 @@
 """The child process: builds one model and measures workloads as it is told, one JSON line in, one out.
 
 Commands are objects with a field "do": "describe", "silicon", "standard", "build", "built", "kernels",
-"measure", "history" or "log". Every
+"measure", "fits", "history" or "log". Every
 answer is an object with the field "answer", or "out_of_memory" or "error" where the command failed; after either the
-parent ends the process, since an exception keeps the tensors of its frames alive. Whatever libraries print goes to
-standard error.
+parent ends the process, since an exception keeps the tensors of its frames alive. Only "fits" goes on after an
+out-of-memory error, if it can undo it: that is then its answer. Whatever libraries print goes to standard error.
 """
 
 import gc
@@ -18,9 +18,10 @@ from typing import Any, TextIO
 
 from vram_ledger.harness.devices import Device
 from vram_ledger.harness.devices.choose import OutOfMemoryError, device_of
+from vram_ledger.harness.devices.watching import forget_frames, place_of
 from vram_ledger.harness.events import EventLog, pack
 from vram_ledger.harness.gpus import Gpu
-from vram_ledger.harness.measure import Progress, event_log, history, measure, observed_kernels
+from vram_ledger.harness.measure import Progress, event_log, history, measure, observed_kernels, once
 from vram_ledger.harness.nursery import nurse
 from vram_ledger.harness.records import (
     Configuration,
@@ -82,6 +83,8 @@ class Worker:
                 return self._build()
             case "measure":
                 return self._measure(decode(Workload, command["workload"]))
+            case "fits":
+                return self._fits(decode(Workload, command["workload"]))
             case "kernels":
                 return encode(self._observed(decode(Workload, command["workload"])))
             case "history":
@@ -118,6 +121,21 @@ class Worker:
         self._kernels[key] = measured.kernels
         return encode(measured)
 
+    def _fits(self, workload: Workload) -> dict[str, Any]:
+        """The outcome, and whether the next question is known to meet the state that this one met."""
+        loaded = self._built()
+        self.device.release()
+        before = self.device.state()
+        try:
+            fits = once(loaded, workload, self.progress)
+            # Without having given back what it had, a run has not come to the end of the addresses that there were.
+            return {"outcome": encode(fits), "goes_on": before is not None or fits.retries == 0}
+        except OutOfMemoryError as error:
+            refused = self.out_of_memory(error)
+            forget_frames(error)
+        self.device.release()
+        return {"outcome": encode(refused), "goes_on": before is not None and self.device.state() == before}
+
     def _log(self, workload: Workload, filled: bool) -> EventLog:
         self.device.guessed()  # what went before is not this workload's
         log = event_log(self._built(), workload, filled)
@@ -125,10 +143,18 @@ class Worker:
             raise ValueError(f"the program looks at values of the card at {guessed[0].source}, which an emulated card lacks")
         return log
 
-    def out_of_memory(self) -> OutOfMemory:
+    def out_of_memory(self, error: BaseException) -> OutOfMemory:
         """The record of the failure that was just caught."""
         asked, free, requested = self.device.last_failure()
-        return OutOfMemory(during=self.progress.step, asked_bytes=asked, free_bytes=free, requested_bytes=requested)
+        module, source = place_of(error, None if self._loaded is None else self._loaded.model)
+        return OutOfMemory(
+            during=self.progress.step,
+            asked_bytes=asked,
+            free_bytes=free,
+            requested_bytes=requested,
+            module=module,
+            source=source,
+        )
 
 
 def encode_fields(fields: dict[str, Any]) -> dict[str, Any]:
@@ -145,8 +171,8 @@ def _serve(worker: Worker, source: TextIO, sink: TextIO) -> None:
     for command in _commands(source):
         try:
             reply = {"answer": worker.answer(command)}
-        except OutOfMemoryError:
-            reply = {"out_of_memory": encode(worker.out_of_memory())}
+        except OutOfMemoryError as error:
+            reply = {"out_of_memory": encode(worker.out_of_memory(error))}
         except (RuntimeError, ValueError, TypeError, NotImplementedError, ImportError, OSError) as error:
             reply = {"error": f"{type(error).__name__}: {error}"}
         sink.write(json.dumps(reply) + "\n")

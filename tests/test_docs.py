@@ -24,6 +24,7 @@ ELSEWHERE = {
     "make lint": "make test runs it",
     "make measure": "tests/test_emulated_campaign.py, tests/test_kill.py and tests/test_installed.py run campaigns",
     "vram-ledger measure": "the same",
+    "make boundary": "tests/test_boundary_on_card.py",
     "make profile": "tests/test_profile.py; it needs a card",
     "make derive ": "tests/test_derive.py; a derivation takes minutes",
     "make simulate": "tests/test_simulated.py; it takes minutes",
@@ -31,7 +32,8 @@ ELSEWHERE = {
     "make bench": "it takes minutes and says nothing of what is right",
     "vram-ledger emulate": "tests/test_emulated_card.py",
     "vram-ledger log": "tests/test_harness_cli.py",
-    "vram-ledger history": "tests/test_history.py",
+    "vram-ledger record": "tests/test_history.py",
+    "make history FILE=snapshot.pickle": "tests/test_recording.py; the file is the reader's own",
     "pip install": "tests/test_installed.py",
     "git ": "a clone of what these tests are in",
 }

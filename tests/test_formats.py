@@ -10,7 +10,17 @@ import pandas
 import pytest
 
 from tests.conftest import ROOT
-from vram_ledger.harness.records import Environment, Measured, Measurement, OutOfMemory, Standard, Workload
+from vram_ledger.harness.records import (
+    Edge,
+    Environment,
+    Fits,
+    Measured,
+    Measurement,
+    OutOfMemory,
+    Probe,
+    Standard,
+    Workload,
+)
 
 PAGE = (ROOT / "docs/formats.md").read_text(encoding="utf-8")
 
@@ -24,6 +34,8 @@ def test_the_pandas_line_gives_a_row_a_measurement() -> None:
     assert (lines, True) == (len(known["frame"]), "outcome.warm.requested_bytes" in known["frame"].columns)
 
 
-@pytest.mark.parametrize("record", [Environment, Measured, Measurement, OutOfMemory, Standard, Workload])
+@pytest.mark.parametrize(
+    "record", [Edge, Environment, Fits, Measured, Measurement, OutOfMemory, Probe, Standard, Workload]
+)
 def test_every_field_is_on_the_page(record: Any) -> None:
     assert [] == [f.name for f in dataclasses.fields(record) if f.name not in PAGE]

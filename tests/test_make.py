@@ -13,7 +13,7 @@ from vram_ledger.cli import COMMANDS, HIDDEN
 from vram_ledger.errors import InputError
 from vram_ledger.from_make import arguments_of
 
-NOT_BY_MAKE = {"emulate", "log", "history", "logs"}  # they take a program, or write JSON to standard output
+NOT_BY_MAKE = {"emulate", "log", "record", "logs"}  # they take a program, or write JSON to standard output
 EVERY = {name for commands in COMMANDS.values() for name in commands}
 
 

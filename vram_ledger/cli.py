@@ -16,6 +16,7 @@ from vram_ledger.home import own_version
 COMMANDS = {
     "Measure": {
         "measure": "measure.measure",
+        "boundary": "boundary.find_boundary",
         "judge": "judge.judge_files",
         "calibrate": "judge.calibrate_files",
         "profile": "instruments.profile",
@@ -36,8 +37,9 @@ COMMANDS = {
         "explain": "derive.explain_change",
         "simulate": "derive.simulate_allocator",
         "held-out": "predict.score_held_out",
+        "history": "history.tell_history",
         "log": "instruments.log",
-        "history": "instruments.history",
+        "record": "instruments.record",
     },
 }
 HIDDEN = {"logs": "instruments.logs", "drift": "judge.judge_files"}

@@ -12,6 +12,9 @@ RESULTS = (PACKAGE / "results").resolve()
 RUNS = Path("runs")
 """Below the folder that a command is run in, and git-ignored: whatever is written without being told where."""
 
+BOUNDARY = "boundary"
+"""The folder, below that of the results, for what is no campaign's: probes of what fits."""
+
 
 def python_path() -> str:
     """PYTHONPATH for a process that has to find this package wherever it is started."""

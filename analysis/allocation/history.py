@@ -1,164 +1,359 @@
-"""Memory histories that a card recorded, held against the allocator's rules event by event."""
+"""What a recorded run took, when, and of what; and whether the allocator's rules give every address of it.
 
-from bisect import bisect_right, insort
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+A recording may begin in mid-run. The memory at its start is the memory at its end, which a snapshot has, with every
+event undone, last one first. From there each event is carried out at its recorded address: the figures are the
+recording's own. Apart from that the rules replay it, and must choose every block and every segment as the card did.
+"""
 
-from vram_ledger.analysis.allocation.rules import AllocatorError, CachingAllocator, Event, SegmentEvent, Usage
+import copy
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
-IGNORED_ACTIONS = ("free_requested", "snapshot", "oom")
+from vram_ledger.analysis.allocation.plain import SnapshotError
+from vram_ledger.analysis.allocation.rules import (
+    SMALL_BYTES,
+    AllocatorError,
+    CachingAllocator,
+    SegmentEvent,
+    Usage,
+    block_bytes,
+    segment_bytes,
+)
+from vram_ledger.analysis.allocation.settings import Rules, allocator
+from vram_ledger.analysis.allocation.snapshot import DEFAULT_POOL, Entry, Snapshot
+from vram_ledger.analysis.allocation.space import Made, Space
+
+TAKEN, GIVEN_BACK = ("segment_alloc", "segment_map"), ("segment_free", "segment_unmap")
+EARLIER = "(made before the recording)"
+PAGE_BYTES = 2**21  # what a driver maps at once, so the least that can be reserved for an allocated peak
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alive:
+    """What was given out to one line of the program. frame: "" where the recording has none."""
+
+    frame: str
+    bytes: int
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """The memory after one event. event: its number, ``None`` for before the first. time_s: since the first event.
+
+    alive: what was given out then, by the frame that asked for it, most bytes first.
+    """
+
+    event: int | None
+    time_s: float | None
+    made: Made
+    alive: tuple[Alive, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastStraw:
+    """The request for which the most was reserved: what it asked for, and the largest free block of its pool then."""
+
+    requested_bytes: int
+    segment_bytes: int
+    largest_free_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """An allocation that failed. free_bytes: what the driver had."""
+
+    event: int
+    requested_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reproduced:
+    """The rules give the address of every allocation and every segment event. held: what they end with."""
+
+    allocations: int
+    segment_events: int
+    held: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parted:
+    """The first event at which the rules do another thing than the card: with segments, or with its block.
+
+    Segments are address and bytes, of what is taken for an allocation or, without a block, of what is given back.
+    """
+
+    event: int
+    recorded_segments: tuple[tuple[int, int], ...]
+    expected_segments: tuple[tuple[int, int], ...]
+    recorded_address: int | None
+    expected_address: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """Why the rules were not asked: what they do not model."""
+
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """A recorded memory history as events, with what the recording says about segments and addresses.
+    """A recorded run of one device.
 
-    addresses: where the recorded allocator put each "alloc", by the event's position.
+    events: in the recording, also those that move no memory. begins_in_midrun: whether anything was reserved before
+    its first event. unsure_bytes: by how much the allocated peak may be higher; a large block that was made before
+    the recording and is freed in it may have kept a rest of up to 1 MiB of which there is no trace.
+    allocated, reserved: in bytes after each of ``numbers``, the events that move memory; the first is before any.
     """
 
-    events: tuple[Event, ...]
-    segments: tuple[SegmentEvent, ...]
-    addresses: dict[int, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement:
-    """A recording that these rules reproduce: every segment event and the address of every block."""
-
+    device: int
     events: int
-    segments: int
-    peak: Usage
+    duration_s: float | None
+    begins_in_midrun: bool
+    start: Moment
+    allocated_peak: Moment
+    reserved_peak: Moment
+    end: Moment
+    last_straw: LastStraw | None
+    refusals: tuple[Refusal, ...]
+    unsure_bytes: int
+    rules: Reproduced | Parted | SetAside
+    numbers: tuple[int, ...]
+    allocated: tuple[int, ...]
+    reserved: tuple[int, ...]
+
+    @property
+    def least_reserved_bytes(self) -> int:
+        """What any allocator must reserve at the least: the allocated peak in whole pages.
+
+        The bound of what expandable segments save. Their own rules, asked for the same requests, would say exactly;
+        this is where they belong.
+        """
+        return -(-self.allocated_peak.made.allocated_bytes // PAGE_BYTES) * PAGE_BYTES
+
+    @property
+    def most_saved_bytes(self) -> int:
+        """What expandable segments would have saved at the most."""
+        return max(0, self.reserved_peak.made.reserved_bytes - self.least_reserved_bytes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Divergence:
-    """The first event at which a recording and these rules part: its segment events, or the address of its block."""
-
-    event: int
-    recorded: tuple[SegmentEvent, ...]
-    predicted: tuple[SegmentEvent, ...]
-    recorded_address: int | None
-    predicted_address: int | None
-
-
-@dataclass(slots=True)
-class _Reading:
-    """What was read of a history so far. ``live``: event of the block at an address. ``extents``: live segments."""
-
-    events: list[Event] = field(default_factory=list)
-    segments: list[SegmentEvent] = field(default_factory=list)
-    addresses: dict[int, int] = field(default_factory=dict)
-    live: dict[int, int] = field(default_factory=dict)
-    extents: list[tuple[int, int]] = field(default_factory=list)
-
-    def alloc(self, address: int, size: int) -> None:
-        place = bisect_right(self.extents, address, key=lambda extent: extent[0]) - 1
-        if place < 0 or address >= sum(self.extents[place]):
-            raise AllocatorError(f"block {address:#x} is in no recorded segment; record from the first allocation on")
-        if address in self.live:
-            raise AllocatorError(f"block {address:#x} is live already")
-        position = len(self.events)
-        self.live[address] = position
-        self.addresses[position] = address
-        self.events.append(("alloc", position, size))
-
-    def free_completed(self, address: int, size: int) -> None:
-        if address not in self.live:
-            raise AllocatorError(f"block {address:#x} is not live")
-        self.events.append(("free", self.live.pop(address), 0))
-
-    def segment_alloc(self, address: int, size: int) -> None:
-        insort(self.extents, (address, size))
-        self._note("segment_alloc", len(self.events), address, size)
-
-    def segment_free(self, address: int, size: int) -> None:
-        if (address, size) not in self.extents:
-            raise AllocatorError(f"segment {address:#x} of {size} B is not there")
-        self.extents.remove((address, size))
-        if not self.events or self.events[-1][0] != "empty_cache":
-            self.events.append(("empty_cache", 0, 0))
-        self._note("segment_free", len(self.events) - 1, address, size)
-
-    def _note(self, action: Literal["segment_alloc", "segment_free"], event: int, address: int, size: int) -> None:
-        self.segments.append(SegmentEvent(event=event, action=action, address=address, bytes=size))
+def history_of(snapshot: Snapshot) -> History:
+    """A recorded run; :class:`SnapshotError` where its events and its segments contradict each other."""
+    start = _start(snapshot)
+    numbers, allocated, reserved, most = _counters(snapshot, copy.deepcopy(start))
+    most_allocated, taken = allocated.index(max(allocated)), reserved.index(max(reserved))
+    most_reserved = _with_its_request(snapshot.entries, taken)
+    wanted = {0, most_allocated, taken - 1, most_reserved, len(snapshot.entries)}
+    moments = dict(_moments(snapshot.entries, copy.deepcopy(start), wanted))
+    clock = [entry.time_us for entry in snapshot.entries]
+    return History(
+        device=snapshot.device,
+        events=snapshot.events,
+        duration_s=_seconds(clock[0], clock[-1]) if clock else None,
+        begins_in_midrun=bool(reserved[0]),
+        start=moments[0],
+        allocated_peak=moments[most_allocated],
+        reserved_peak=moments[most_reserved],
+        end=moments[len(clock)],
+        last_straw=_last_straw(snapshot.entries[most_reserved - 1], moments[taken - 1]) if taken else None,
+        refusals=tuple(
+            Refusal(event=e.number, requested_bytes=e.size_bytes, free_bytes=e.address)
+            for e in snapshot.entries
+            if e.action == "oom"
+        ),
+        unsure_bytes=most - max(allocated),
+        rules=_held_against_rules(snapshot, start),
+        numbers=numbers,
+        allocated=allocated,
+        reserved=reserved,
+    )
 
 
-def read_history(entries: Sequence[Mapping[str, Any]]) -> History:
-    """The events of one device's ``device_traces`` in a ``torch.cuda.memory._snapshot``, as JSON gives them.
+def _start(snapshot: Snapshot) -> Space:
+    """The memory before the first event."""
+    space = Space(snapshot.segments, snapshot.expandable)
+    for entry in reversed(snapshot.entries):
+        space.undo(entry)
+    for block in space.live.values():
+        block.frame = block.frame or EARLIER
+    return space
 
-    A recording must begin before the first allocation and hold one stream. Frees count where they complete. A run of
-    "segment_free" is one "empty_cache", also where a retry inside an allocation was what freed them: the next event
-    finds the same state. :class:`AllocatorError` names the entry that can't be followed.
+
+def _counters(snapshot: Snapshot, space: Space) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]:
+    """Numbers of the events, allocated and reserved bytes after each and before any, and what allocated is at the most.
+
+    :class:`SnapshotError` if the events do not end where the file does.
     """
-    reading = _Reading()
-    steps = {
-        "alloc": reading.alloc,
-        "free_completed": reading.free_completed,
-        "segment_alloc": reading.segment_alloc,
-        "segment_free": reading.segment_free,
-    }
-    streams = {entry["stream"] for entry in entries if "stream" in entry and entry.get("action") in steps}
-    if len(streams) > 1:
-        raise AllocatorError(f"the recording has {len(streams)} streams; one is modelled")
-    for number, entry in enumerate(entries):
-        action = entry.get("action")
-        if action in IGNORED_ACTIONS:
-            continue
-        if action not in steps:
-            raise AllocatorError(f"entry {number}: action {action!r} is not modelled")
-        try:
-            steps[action](_whole_number(entry, "addr"), _whole_number(entry, "size"))
-        except AllocatorError as error:
-            raise AllocatorError(f"entry {number}: {error}") from None
-    return History(events=tuple(reading.events), segments=tuple(reading.segments), addresses=reading.addresses)
+    unsure = {at: block.unsure_bytes for at, block in space.live.items() if not block.pending}
+    left = sum(unsure.values())
+    numbers, allocated, reserved = [-1], [space.allocated_bytes], [space.reserved_bytes]
+    most = space.allocated_bytes + left
+    for entry in snapshot.entries:
+        space.do(entry)
+        if entry.action.startswith("free"):
+            left -= unsure.pop(entry.address, 0)
+        numbers.append(entry.number)
+        allocated.append(space.allocated_bytes)
+        reserved.append(space.reserved_bytes)
+        most = max(most, space.allocated_bytes + left)
+    if difference := space.differs_from(snapshot.segments):
+        raise SnapshotError(f"the blocks do not follow the default rules, so their sizes can't be told: {difference}")
+    return tuple(numbers), tuple(allocated), tuple(reserved), most
 
 
-def _whole_number(entry: Mapping[str, Any], name: str) -> int:
-    value = entry.get(name)
-    if type(value) is not int:
-        raise AllocatorError(f"{name} is {value!r}, not a whole number")
-    return value
+def _with_its_request(entries: Sequence[Entry], done: int) -> int:
+    """How many events are done when the request has its block for which a segment was taken."""
+    if done == 0:
+        return 0
+    return next((i for i in range(done, len(entries)) if entries[i].action == "alloc"), done - 1) + 1
 
 
-def compare(history: History) -> Agreement | Divergence:
-    """Replays a recording and compares its segment events and block addresses, up to the first that differs.
+def _moments(entries: Sequence[Entry], space: Space, wanted: Collection[int]) -> Iterator[tuple[int, Moment]]:
+    """What memory is made of, by how many events are done."""
+    for done in range(len(entries) + 1):
+        if done:
+            space.do(entries[done - 1])
+        if done in wanted:
+            last = entries[done - 1] if done else None
+            yield (
+                done,
+                Moment(
+                    event=last.number if last else None,
+                    time_s=_seconds(entries[0].time_us, last.time_us) if last else None,
+                    made=space.made(),
+                    alive=_alive(space),
+                ),
+            )
+
+
+def _alive(space: Space) -> tuple[Alive, ...]:
+    found = (Alive(frame=frame, bytes=size, blocks=count) for frame, (size, count) in space.by_frame().items())
+    return tuple(sorted(found, key=lambda own: (-own.bytes, own.frame)))
+
+
+def _last_straw(request: Entry, before: Moment) -> LastStraw:
+    small = block_bytes(request.size_bytes) <= SMALL_BYTES
+    return LastStraw(
+        requested_bytes=request.size_bytes,
+        segment_bytes=segment_bytes(block_bytes(request.size_bytes)),
+        largest_free_bytes=before.made.largest_small_bytes if small else before.made.largest_large_bytes,
+    )
+
+
+def _seconds(first_us: int | None, last_us: int | None) -> float | None:
+    return None if first_us is None or last_us is None else (last_us - first_us) / 1e6
+
+
+# ---- the rules ----
+
+
+def _held_against_rules(snapshot: Snapshot, start: Space) -> Reproduced | Parted | SetAside:
+    """Replays the events by the rules, and compares what they choose with the recording, up to the first difference.
 
     New segments are put at the recorded addresses, so that equal free blocks are told apart as they were there.
     """
-    recorded: dict[int, list[SegmentEvent]] = defaultdict(list)
-    for segment in history.segments:
-        recorded[segment.event].append(segment)
-    allocator = CachingAllocator(place=_recorded_places(history.segments))
-    for number, event in enumerate(history.events):
-        seen = len(allocator.segments)
-        allocator.apply(number, event)
-        predicted = _in_order(allocator.segments[seen:])
-        expected = _in_order(recorded.pop(number, []))
-        address = allocator.address(event[1]) if event[0] == "alloc" else None
-        if predicted != expected or address != history.addresses.get(number):
-            return Divergence(
-                event=number,
-                recorded=expected,
-                predicted=predicted,
-                recorded_address=history.addresses.get(number),
-                predicted_address=address,
-            )
-    return Agreement(events=len(history.events), segments=len(history.segments), peak=allocator.peak)
+    if reasons := tuple(_beyond_the_rules(snapshot)):
+        return SetAside(reasons=reasons)
+    rules: Rules = "expandable_segments" if snapshot.expandable else "default"
+    try:
+        begun = allocator(rules, segments=start.segments())
+    except AllocatorError as error:
+        return SetAside(reasons=(str(error),))
+    replay = _Replay(begun, {at: n for n, at in enumerate(sorted(start.live))})
+    for entry in snapshot.entries:
+        if (parted := replay.follow(entry)) is not None:
+            return parted
+    if (parted := replay.give_back()) is not None:
+        return parted
+    return Reproduced(
+        allocations=sum(entry.action == "alloc" for entry in snapshot.entries),
+        segment_events=sum(entry.action.startswith("segment") for entry in snapshot.entries),
+        held=replay.allocator.held,
+    )
 
 
-def _in_order(segments: Sequence[SegmentEvent]) -> tuple[SegmentEvent, ...]:
-    """The segment events of one event; the order in which a release goes through them does not matter."""
-    return tuple(sorted(segments, key=lambda segment: (segment.action, segment.address)))
+def _beyond_the_rules(snapshot: Snapshot) -> Iterator[str]:
+    streams = {s.stream for s in snapshot.segments} | {e.stream for e in snapshot.entries}
+    if len(streams) > 1:
+        yield f"{len(streams)} streams, which do not share blocks"
+    pools = {s.pool for s in snapshot.segments} | {e.pool for e in snapshot.entries}
+    if pools - {DEFAULT_POOL}:
+        yield f"{len(pools - {DEFAULT_POOL})} private pools of CUDA graphs or torch.cuda.MemPool"
+    yield from snapshot.choices
 
 
-def _recorded_places(segments: Sequence[SegmentEvent]) -> Callable[[int], int | None]:
-    """Gives out the addresses of the recorded segments in order, as long as the sizes agree."""
-    taken = iter([segment for segment in segments if segment.action == "segment_alloc"])
+class _Replay:
+    """The rules beside a recording. numbers: of the requests that are alive, by address.
 
-    def place(size: int) -> int | None:
-        segment = next(taken, None)
-        return segment.address if segment is not None and segment.bytes == size else None
+    A run of "segment_free" is one ``empty_cache``, also where a request that the driver refused was what gave the cache
+    back: either way the next event finds the same state. A request that failed in the end leaves no more than that.
+    """
 
-    return place
+    def __init__(self, begun: CachingAllocator, numbers: dict[int, int]) -> None:
+        self.allocator = begun
+        self.allocator.place = self._place
+        self._numbers = numbers
+        self._taken: list[Entry] = []
+        self._given_back: list[Entry] = []
+
+    def follow(self, entry: Entry) -> Parted | None:
+        """Carries out one event; says where the rules part with it."""
+        if entry.action in GIVEN_BACK:
+            self._given_back.append(entry)
+            return None
+        parted = self.give_back()
+        if entry.action in TAKEN:
+            self._taken.append(entry)
+        elif entry.action == "oom" and self._taken:
+            return _difference(entry.number, self._taken, ())
+        elif entry.action == "alloc":
+            parted = parted or self._request(entry)
+        elif entry.action == "free_completed":
+            self.allocator.run([~self._numbers.pop(entry.address)], [])
+        return parted
+
+    def give_back(self) -> Parted | None:
+        """Gives the cache back if the recording did since the last call."""
+        if not self._given_back:
+            return None
+        recorded, self._given_back = self._given_back, []
+        seen = len(self.allocator.segments)
+        self.allocator.empty_cache()
+        return _difference(recorded[0].number, recorded, self.allocator.segments[seen:])
+
+    def _request(self, entry: Entry) -> Parted | None:
+        recorded, seen, number = self._taken.copy(), len(self.allocator.segments), self.allocator.requests
+        self.allocator.run([0], [entry.size_bytes])
+        self._numbers[entry.address] = number
+        self._taken.clear()
+        block = self.allocator.block_of(number)
+        assert block is not None
+        return _difference(entry.number, recorded, self.allocator.segments[seen:], entry.address, block[0])
+
+    def _place(self, size: int) -> int | None:
+        """The recorded address of the next segment, if it has this size; one that is mapped in parts has any."""
+        if not self._taken or (self._taken[0].action == "segment_alloc" and self._taken[0].size_bytes != size):
+            return None
+        return self._taken[0].address
+
+
+def _difference(
+    event: int,
+    recorded: Sequence[Entry],
+    expected: Sequence[SegmentEvent],
+    address: int | None = None,
+    expected_address: int | None = None,
+) -> Parted | None:
+    """What differs in one event; the order in which segments are given back does not matter."""
+    told = sorted((e.action, e.address, e.size_bytes) for e in recorded)
+    if told == sorted((s.action, s.address, s.bytes) for s in expected) and address == expected_address:
+        return None
+    return Parted(
+        event=event,
+        recorded_segments=tuple((e.address, e.size_bytes) for e in recorded),
+        expected_segments=tuple((s.address, s.bytes) for s in expected),
+        recorded_address=address,
+        expected_address=expected_address,
+    )

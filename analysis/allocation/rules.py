@@ -209,6 +209,11 @@ class CachingAllocator:
         """Address and size of the block of every request that is alive; those of 0 B have none."""
         return {number: (request[0], request[1]) for number, request in enumerate(self._requests) if request}
 
+    def block_of(self, number: int) -> tuple[int, int] | None:
+        """Address and size of the block of one request; ``None`` if it holds nothing."""
+        request = self._requests[number]
+        return (request[0], request[1]) if request else None
+
     def free_blocks(self) -> dict[int, int]:
         """Size by address of every free block."""
         return {at: end - at for at, end in self._end_of.items()}

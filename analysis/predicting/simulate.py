@@ -3,8 +3,8 @@
 import itertools
 from collections.abc import Iterator, Sequence
 
-from vram_ledger.analysis.allocation.rules import SEGMENT_STEP_BYTES, AllocationFailure
-from vram_ledger.analysis.allocation.simulation import simulate
+from vram_ledger.analysis.allocation.rules import SEGMENT_STEP_BYTES, CachingAllocator, Usage
+from vram_ledger.analysis.allocation.simulation import log_steps
 from vram_ledger.analysis.derivation.derived_files import phases_of
 from vram_ledger.analysis.derivation.replays import Replays
 from vram_ledger.analysis.derivation.verify import random_shapes
@@ -53,11 +53,8 @@ def simulated(replays: Replays, configuration: Configuration, workloads: Sequenc
 
 
 def _point(workload: Workload, log: EventLog) -> SimulatedPoint:
-    start, end = log.marks["start"], log.marks["end"]
-    # The harness gives back what is cached before a phase starts, and a serving program can do so, too.
-    whole = simulate(log, start, end, empty_cache_before=(start,))
-    assert not isinstance(whole, AllocationFailure), "a device without a limit never fails"
-    peak = whole.peak
+    peak = _peak(log)
+    assert peak is not None, "a device without a limit never fails"
     return SimulatedPoint(
         phase=workload.phase,
         batch=workload.batch,
@@ -65,19 +62,31 @@ def _point(workload: Workload, log: EventLog) -> SimulatedPoint:
         requested_bytes=peak.requested_bytes,
         allocated_bytes=peak.allocated_bytes,
         reserved_bytes=peak.reserved_bytes,
-        least_bytes=_least_bytes(log, whole.peak.reserved_bytes),
+        least_bytes=_least_bytes(log, peak.reserved_bytes),
     )
+
+
+def _peak(log: EventLog, capacity_bytes: int | None = None) -> Usage | None:
+    """The peaks of a phase by the rules, ``None`` where the device is too small.
+
+    The harness gives back what is cached before a phase starts, and a serving program can do so, too.
+    """
+    steps, sizes = log_steps(log)
+    allocator = CachingAllocator(capacity_bytes=capacity_bytes)
+    if allocator.run(steps[: log.marks["start"]], sizes) is not None:
+        return None
+    allocator.empty_cache()
+    allocator.reset_peak()
+    failure = allocator.run(steps[log.marks["start"] : log.marks["end"]], sizes)
+    return allocator.peak if failure is None else None
 
 
 def _least_bytes(log: EventLog, enough: int) -> int:
     """The smallest device by halving; whether a larger one also runs is not certain of a greedy allocator."""
-    start, end = log.marks["start"], log.marks["end"]
-    most_alive = max(live_bytes(log)[:end])
+    most_alive = max(live_bytes(log)[: log.marks["end"]])
     low, high = most_alive // SEGMENT_STEP_BYTES, -(-enough // SEGMENT_STEP_BYTES)
     while high - low > 1:
         middle = (low + high) // 2
-        capacity = middle * SEGMENT_STEP_BYTES
-        result = simulate(log, start, end, capacity_bytes=capacity, empty_cache_before=(start,))
-        failed = isinstance(result, AllocationFailure)
+        failed = _peak(log, middle * SEGMENT_STEP_BYTES) is None
         low, high = (middle, high) if failed else (low, middle)
     return high * SEGMENT_STEP_BYTES

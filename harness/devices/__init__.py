@@ -22,6 +22,9 @@ class Recording(Protocol):
     def finish(self) -> Peak:
         """The forward pass has returned and its outputs are alive: its peaks."""
 
+    def retries(self) -> int:
+        """How often, since the forward pass began, the allocator gave unused segments back to get what it needed."""
+
 
 class LoggedRecording(Recording, Protocol):
     """A recording that knows every allocation."""
@@ -86,4 +89,7 @@ class Device(Protocol):
         """The reads since the last call for which values had to be invented."""
 
     def last_failure(self) -> tuple[int | None, int | None, int | None]:
-        """Of the last out-of-memory error: bytes asked, bytes free, bytes then held; ``None`` if not told."""
+        """Of the last out-of-memory error, once: bytes asked, bytes free, bytes then held; ``None`` if not told."""
+
+    def state(self) -> object:
+        """All that the next run's bytes depend on, to be compared with what it was; ``None`` if that can't be told."""

@@ -90,3 +90,6 @@ class CpuDevice:
     def last_failure(self) -> tuple[int | None, int | None, int | None]:
         """Main memory does not say."""
         return None, None, None
+
+    def state(self) -> None:
+        """There is no allocator to ask."""

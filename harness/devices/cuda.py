@@ -181,7 +181,20 @@ class CudaDevice:
 
     def last_failure(self) -> tuple[int | None, int | None, int | None]:
         """See :class:`harness.devices.Device`; from the allocator's own observer, so exact."""
-        return self._failed_request or (None, None, None)
+        told, self._failed_request = self._failed_request, None
+        return told or (None, None, None)
+
+    def state(self) -> object:
+        """See :class:`harness.devices.Device`; every block of every segment.
+
+        Not told of expandable segments: a request beyond the addresses that those have left makes one more of them,
+        which stays, is in no snapshot while nothing is mapped there, and can be where the next run begins
+        (c10/cuda/CUDACachingAllocator.cpp, PyTorch 2.14.1: ``find_expandable_block``).
+        """
+        segments = torch.cuda.memory_snapshot()
+        if any(segment["is_expandable"] for segment in segments):
+            return None
+        return [(s["address"], s["total_size"], [(b["size"], b["state"]) for b in s["blocks"]]) for s in segments]
 
     def history(self) -> dict[str, Any]:
         """See :class:`harness.devices.Device`."""
@@ -246,7 +259,7 @@ class CudaRecording:
         unless a retry gave segments back on the way: then their peaks are unknown.
         """
         torch.cuda.synchronize()
-        kept = int(torch.cuda.memory_stats()["num_alloc_retries"]) == self._retries
+        kept = not self.retries()
         return Peak(
             requested_bytes=_stat("requested_bytes", "peak"),
             allocated_bytes=torch.cuda.max_memory_allocated(),
@@ -254,6 +267,10 @@ class CudaRecording:
             process_bytes=self._device.process_bytes() if kept else None,
             device_bytes=self._device.device_bytes() if kept else None,
         )
+
+    def retries(self) -> int:
+        """See :class:`harness.devices.Recording`."""
+        return int(torch.cuda.memory_stats()["num_alloc_retries"]) - self._retries
 
 
 class TracedRecording(CudaRecording):

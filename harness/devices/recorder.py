@@ -141,6 +141,10 @@ class Recorder(TorchDispatchMode):
         self.mark("end")
         return requested_only(peak_site(self.log())[0])
 
+    def retries(self) -> int:
+        """See :class:`harness.devices.Recording`; what does not end need not be asked for twice."""
+        return 0
+
     def log(self) -> EventLog:
         """The log so far."""
         allocations = tuple(Allocation(died=self._deaths.get(i), **birth) for i, birth in enumerate(self._births))

@@ -1,6 +1,7 @@
 """Where a program is: the module that runs, and the line of source."""
 
 import sys
+import traceback
 from collections.abc import Iterable
 from functools import cache, lru_cache
 from pathlib import Path
@@ -56,6 +57,27 @@ def source_line() -> str:
             return _own_place(name, frame) or f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
+
+
+def place_of(error: BaseException, model: torch.nn.Module | None) -> tuple[str, str]:
+    """Where an error came from: the path of the innermost module of the model that ran, and the line as above."""
+    # Not the frame that caught it: a look at the locals of a frame that runs would keep the error, and all it holds.
+    below = error.__traceback__ and error.__traceback__.tb_next
+    innermost_first = list(traceback.walk_tb(below))[::-1]
+    names = {} if model is None else _names_of(model)
+    selves = (id(frame.f_locals.get("self")) for frame, _ in innermost_first)
+    module = next((names[own] for own in selves if own in names), "")
+    for frame, line in innermost_first:
+        if name := _shown(frame.f_code.co_filename):
+            return module, _own_place(name, frame) or f"{name}:{line}"
+    return module, ""
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Lets go of what the frames that an error went through hold, those of the errors before it included."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _own_place(name: str, frame: Any) -> str:

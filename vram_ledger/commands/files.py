@@ -5,18 +5,18 @@ from glob import glob
 from pathlib import Path
 
 from vram_ledger.errors import InputError
-from vram_ledger.home import RESULTS, RUNS
+from vram_ledger.home import BOUNDARY, RESULTS, RUNS
 
 
 def results_files(given: Iterable[Path]) -> list[Path]:
-    """The files that are named, all below a folder that is, and those that a name with * or ? fits.
+    """The files that are named, all campaigns' below a folder that is, and those that a name with * or ? fits.
 
     Each once, in order; :class:`InputError` for a name that stands for none.
     """
     found: dict[Path, None] = {}
     for path in given:
         if path.is_dir():
-            own = sorted(path.rglob("*.jsonl"))
+            own = sorted(p for p in path.rglob("*.jsonl") if BOUNDARY not in p.relative_to(path).parts)
         elif path.exists():
             own = [path]
         else:

@@ -1,4 +1,4 @@
-"""The commands that look into one workload or program: log, history, logs, emulate; and profile, into a card."""
+"""The commands that look into one workload or program: log, record, logs, emulate; and profile, into a card."""
 
 import dataclasses
 import json
@@ -45,7 +45,7 @@ def log(
     _write_json(_told(asked, "log", phase, context, batch), out)
 
 
-def history(
+def record(
     phase: PhaseOption,
     context: ContextOption,
     batch: BatchOption = "1",

@@ -58,13 +58,13 @@ def measure(
         budget=budget,
     )
     plan = plan_of(asked, lambda line: console.print(line, style="yellow", soft_wrap=True))
-    path, summary = on_file(plan, gpu, results, _say_where) or measured(plan, gpu, results, _say_where, _run)
+    path, summary = on_file(plan, gpu, results, say_where, _quietly) or measured(plan, gpu, results, say_where, _run)
     console.print(measurements_tables(read(path)))
     _conclude(summary, len(plan.grid.workloads), path)
     judge_files([path], config=plan.config_file, as_json=as_json)
 
 
-def _say_where(environment: Environment) -> None:
+def say_where(environment: Environment) -> None:
     """The first line: what is measured on."""
     e = environment
     software = f"torch {e.torch}, transformers {e.transformers}, fla {e.fla or 'not installed'}"
@@ -84,6 +84,10 @@ def _say_where(environment: Environment) -> None:
         )
     else:
         console.print(f"{e.gpu_name}, {e.gpu_total_bytes:,} bytes, driver {e.driver}  ({software})", soft_wrap=True)
+
+
+def _quietly(plan: Plan, writer: ResultsWriter, start: Start) -> Summary:
+    return Campaign(plan, writer, lambda left, name: None, start).run()
 
 
 def _run(plan: Plan, writer: ResultsWriter, start: Start) -> Summary:
