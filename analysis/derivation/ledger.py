@@ -2,72 +2,62 @@
 
 from collections.abc import Iterator
 
-import numpy as np
-
-from vram_ledger.analysis.derivation.derived import Derived, Line, Piece, Regime, point_bytes
-from vram_ledger.analysis.derivation.forms import form_text
+from vram_ledger.analysis.derivation.forms import Call, Shape, form_text
 from vram_ledger.analysis.derivation.groups import GROUPS
+from vram_ledger.analysis.derivation.pieces import Line, Piece, held_piece, peak_pieces, piece_bytes
+from vram_ledger.analysis.derivation.program import Program
 
 
-def ledger_lines(derived: Derived, piece: Piece) -> tuple[Line, ...]:
-    """The tensors alive at a piece."""
-    return tuple(derived.lines[number] for number in piece.lines)
-
-
-def by_group(derived: Derived, piece: Piece) -> dict[str, tuple[int, ...]]:
+def by_group(piece: Piece) -> dict[str, tuple[int, ...]]:
     """The coefficients of each group that has a part in a piece; together they are the piece's."""
     sums: dict[str, tuple[int, ...]] = {}
-    for line in ledger_lines(derived, piece):
+    for line in piece.lines:
         before = sums.get(line.group, (0,) * len(line.coefficients))
         sums[line.group] = tuple(a + b for a, b in zip(before, line.coefficients, strict=True))
     return {group: sums[group] for group in GROUPS if group in sums}
 
 
-def formula_text(derived: Derived) -> Iterator[str]:
+def formula_text(program: Program) -> Iterator[str]:
     """All regimes and their forms, a line each."""
+    derived = program.derived
     for regime in derived.regimes:
-        yield f"{derived.phase}{_call(regime)}, {regime.domain.label}"
-        for number, piece in enumerate(regime.peak):
-            label = "peak =" if len(regime.peak) == 1 else "peak = the larger of" if number == 0 else "and"
-            yield f"  {label:>20} {_form(piece, regime)}"
+        yield f"{derived.phase}{_call(regime.call)}, {regime.domain.label}"
+        pieces = peak_pieces(program, regime)
+        for number, piece in enumerate(pieces):
+            label = "peak =" if len(pieces) == 1 else "peak = the larger of" if number == 0 else "and"
+            yield f"  {label:>20} {_form(piece, piece)}"
             yield f"  {'':>20}   in {piece.module or 'the model'}: {piece.op}, {piece.source}"
-        if regime.held:
-            yield f"  {'held afterwards =':>20} {_form(regime.held, regime)}"
+        held = held_piece(program, regime)
+        yield f"  {'held afterwards =':>20} {_form(held, held)}"
 
 
-def _call(regime: Regime) -> str:
-    return {"first": " (first call)", "full": " (last full call)", "last": " (last call)"}.get(regime.call, "")
+def _call(call: Call) -> str:
+    return {"first": " in chunks (first call)", "later": " in chunks (a later call)"}.get(call, "")
 
 
-def _form(piece: Piece | Line, regime: Regime) -> str:
-    return form_text(piece.coefficients, regime.columns, regime.call)
+def _form(part: Piece | Line, piece: Piece) -> str:
+    return form_text(part.coefficients, piece.regime.columns, piece.regime.call)
 
 
-def ledger_markdown(derived: Derived, regime: Regime, piece: Piece, batch: int, context_tokens: int) -> Iterator[str]:
+def ledger_markdown(program: Program, piece: Piece, shape: Shape) -> Iterator[str]:
     """The closed ledger of a piece as a Markdown table, with its bytes at one shape."""
-    chunk = derived.configuration.prefill_chunk_tokens
-    form = _form(piece, regime)
-    yield f"{derived.phase}{_call(regime)} of {derived.configuration.model}, {regime.domain.label}"
+    derived, regime = program.derived, piece.regime
+    form = _form(piece, piece)
+    yield f"{derived.phase}{_call(regime.call)} of {derived.configuration.model}, {regime.domain.label}"
     yield f"running: {piece.op} in {piece.module or 'the model'} ({piece.source})"
     yield ""
-    yield f"| tensors alive | shape, dtype | source | bytes | at B={batch}, L={context_tokens:,} |"
+    yield f"| tensors alive | shape, dtype | source | bytes | at B={shape.batch}, L={shape.context_tokens:,} |"
     yield "|---|---|---|---|---|"
-    lines = ledger_lines(derived, piece)
-    for group, sums in by_group(derived, piece).items():
+    for group, sums in by_group(piece).items():
         total = form_text(sums, regime.columns, regime.call)
-        value = sum(point_bytes(line, regime, chunk, batch, context_tokens) for line in lines if line.group == group)
+        value = sum(piece_bytes(line, regime, shape) for line in piece.lines if line.group == group)
         yield f"| **{group}** | | | **{total}** | **{value:,}** |"
-        members = [line for line in lines if line.group == group and line.source]
+        members = [line for line in piece.lines if line.group == group and line.source]
         for line in members:
-            bytes_there = point_bytes(line, regime, chunk, batch, context_tokens)
+            bytes_there = piece_bytes(line, regime, shape)
             yield (
                 f"| {line.count} × {line.op}{f' in {line.module}' if line.module else ''} | {line.shape} {line.dtype} "
-                f"| {line.source} | {_form(line, regime)} | {bytes_there:,} |"
+                f"| {line.source} | {_form(line, piece)} | {bytes_there:,} |"
             )
-    yield f"| **sum = peak** | | | **{form}** | **{point_bytes(piece, regime, chunk, batch, context_tokens):,}** |"
+    yield f"| **sum = peak** | | | **{form}** | **{piece_bytes(piece, regime, shape):,}** |"
 
-
-def closes(derived: Derived, piece: Piece) -> bool:
-    """Whether the groups add up to the piece, coefficient by coefficient."""
-    total = np.sum([np.array(line.coefficients) for line in ledger_lines(derived, piece)], axis=0)
-    return tuple(int(v) for v in total) == piece.coefficients

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vram_ledger.analysis.derivation.derived import Derived, Line, Piece, Regime
+from vram_ledger.analysis.derivation.derived import Regime
 from vram_ledger.analysis.derivation.forms import form_text
-from vram_ledger.analysis.derivation.ledger import by_group, ledger_lines
+from vram_ledger.analysis.derivation.ledger import by_group
+from vram_ledger.analysis.derivation.pieces import Line, Piece, peak_pieces
+from vram_ledger.analysis.derivation.program import Program
 from vram_ledger.errors import InputError
 
 
@@ -24,25 +26,26 @@ class Move:
     came: tuple[Line, ...]
 
 
-def moves(old: Derived, new: Derived) -> tuple[Move, ...]:
+def moves(old: Program, new: Program) -> tuple[Move, ...]:
     """Every piece of both formulas; a tensor whose line number alone moved has not moved."""
-    if (old.phase, old.configuration.model) != (new.phase, new.configuration.model):
+    ours, theirs = old.derived, new.derived
+    if (ours.phase, ours.configuration.model) != (theirs.phase, theirs.configuration.model):
         raise NotComparable(
-            f"{old.name} is a {old.phase} of {old.configuration.model}, "
-            f"{new.name} a {new.phase} of {new.configuration.model}"
+            f"{ours.name} is a {ours.phase} of {ours.configuration.model}, "
+            f"{theirs.name} a {theirs.phase} of {theirs.configuration.model}"
         )
     found = []
-    for regime in new.regimes:
+    for regime in theirs.regimes:
         earlier = [
-            r for r in old.regimes if (r.call, r.domain, r.columns) == (regime.call, regime.domain, regime.columns)
+            r for r in ours.regimes if (r.call, r.domain, r.columns) == (regime.call, regime.domain, regime.columns)
         ]
-        before = list(earlier[0].peak) if earlier else []
-        for piece in regime.peak:
+        before = list(peak_pieces(old, earlier[0])) if earlier else []
+        for piece in peak_pieces(new, regime):
             match = _same_point(piece, before)
             if match:
                 before.remove(match)
-            found.append(_move(old, new, regime, match, piece))
-        found += [_move(old, new, regime, piece, None) for piece in before]
+            found.append(_move(regime, match, piece))
+        found += [_move(regime, piece, None) for piece in before]
     return tuple(found)
 
 
@@ -61,10 +64,10 @@ def _file(source: str) -> str:
     return source.rpartition(":")[0]
 
 
-def _move(old: Derived, new: Derived, regime: Regime, before: Piece | None, after: Piece | None) -> Move:
-    went = list(ledger_lines(old, before)) if before else []
+def _move(regime: Regime, before: Piece | None, after: Piece | None) -> Move:
+    went = list(before.lines) if before else []
     came = []
-    for line in ledger_lines(new, after) if after else ():
+    for line in after.lines if after else ():
         same = [other for other in went if _identity(other) == _identity(line)]
         if same:
             went.remove(same[0])
@@ -79,19 +82,20 @@ def _identity(line: Line) -> tuple[object, ...]:
     return line.group, line.op, _file(line.source), line.dtype, line.shape, line.count, line.coefficients
 
 
-def moves_text(old: Derived, new: Derived) -> Iterator[str]:
+def moves_text(old: Program, new: Program) -> Iterator[str]:
     """The moves for people, and the programs they are between."""
+    ours, theirs = old.derived.environment, new.derived.environment
     changed = [
-        f"{name} {getattr(old.environment, name)} → {getattr(new.environment, name)}"
+        f"{name} {getattr(ours, name)} → {getattr(theirs, name)}"
         for name in ("torch", "transformers", "triton", "fla", "causal_conv1d", "config_sha256")
-        if getattr(old.environment, name) != getattr(new.environment, name)
+        if getattr(ours, name) != getattr(theirs, name)
     ]
-    yield f"{new.phase} of {new.configuration.model}: {', '.join(changed) or 'the same software'}"
+    yield f"{new.derived.phase} of {new.derived.configuration.model}: {', '.join(changed) or 'the same software'}"
     for move in moves(old, new):
-        yield from _move_text(old, new, move)
+        yield from _move_text(move)
 
 
-def _move_text(old: Derived, new: Derived, move: Move) -> Iterator[str]:
+def _move_text(move: Move) -> Iterator[str]:
     regime = move.regime
     yield ""
     yield f"{regime.domain.label}"
@@ -102,7 +106,7 @@ def _move_text(old: Derived, new: Derived, move: Move) -> Iterator[str]:
     if not (move.before and move.after):
         return
     yield f"   change: {_difference(move.before.coefficients, move.after.coefficients, regime)}"
-    groups = by_group(old, move.before), by_group(new, move.after)
+    groups = by_group(move.before), by_group(move.after)
     for group in dict.fromkeys([*groups[0], *groups[1]]):
         zero = (0,) * len(regime.columns)
         before, after = (g.get(group, zero) for g in groups)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vram_ledger.analysis.derivation.derived import Derived, Regime
+from vram_ledger.analysis.derivation.derived import Derived, Origin, Regime
 from vram_ledger.analysis.derivation.forms import Call, Ints, Shape, calls_at, design, shape_factors
 from vram_ledger.analysis.derivation.groups import GROUPS, WEIGHTS
 from vram_ledger.analysis.derivation.maxima import Space, largest_forms
@@ -71,8 +71,8 @@ def held_piece(program: Program, regime: Regime) -> Piece:
     return piece_at(program, course, len(course.tokens) - 1, shape)
 
 
-def leading_piece(program: Program, batch: int, context_tokens: int, chunk_tokens: int = 0) -> tuple[Piece, Call, Shape]:
-    """The piece that is the peak at a shape, and the call in which it is."""
+def leading_piece(program: Program, batch: int, context_tokens: int, chunk_tokens: int = 0) -> tuple[Piece, Shape]:
+    """The piece that is the peak at a shape, and the shape of the call in which it is."""
     best: tuple[int, int, Call, Shape] | None = None
     for call, shape in calls_at(program.derived.phase, batch, context_tokens, chunk_tokens):
         live, start = program.live(call, shape)
@@ -81,12 +81,12 @@ def leading_piece(program: Program, batch: int, context_tokens: int, chunk_token
             best = int(live[step]), step, call, shape
     assert best is not None
     _, step, call, shape = best
-    return piece_at(program, program.course(call, shape), step, (batch, context_tokens)), call, shape
+    return piece_at(program, program.course(call, shape), step, (batch, context_tokens)), shape
 
 
-def piece_bytes(piece: Piece | Line, regime: Regime, call: Call, shape: Shape) -> int:
+def piece_bytes(piece: Piece | Line, regime: Regime, shape: Shape) -> int:
     """Bytes of a piece, or of a line of its ledger, at one shape."""
-    factors = {name: np.array([value]) for name, value in shape_factors(call, shape).items()}
+    factors = {name: np.array([value]) for name, value in shape_factors(regime.call, shape).items()}
     return int(design(regime.columns, factors)[0] @ np.array(piece.coefficients))
 
 
@@ -116,7 +116,7 @@ def piece_at(program: Program, course: Course, step: int, shape: tuple[int, int]
     )
 
 
-def _origin(derived: Derived, course: Course, step: int) -> "Origin":
+def _origin(derived: Derived, course: Course, step: int) -> Origin:
     return derived.origins[course.regime.requests[course.begins[step]][0]]
 
 

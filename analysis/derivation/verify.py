@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from vram_ledger.analysis.derivation.derive import Program
-from vram_ledger.analysis.derivation.derived import Derived
+from vram_ledger.analysis.derivation.derive import Runs
 from vram_ledger.analysis.derivation.forms import Shape
+from vram_ledger.analysis.derivation.program import Program
 from vram_ledger.analysis.ground.files import with_rows
 from vram_ledger.errors import InputError
 from vram_ledger.harness.events import live_bytes, peak_event
@@ -29,27 +29,28 @@ def random_shapes(count: int, most_batch: int, most_context: int, seed: int, lea
     return list(found)
 
 
-def compared(formula: Derived, program: Program, shape: Shape) -> dict[str, int]:
+def compared(program: Program, runs: Runs, shape: Shape) -> dict[str, int]:
     """One shape: what the replay counted, and the formula less that, in bytes."""
-    log = program.whole(shape)
+    log = runs.whole(shape)
     _, peak = peak_event(log, log.marks["start"], log.marks["end"])
     held = live_bytes(log)[log.marks["end"] - 1]
     at = shape.batch, shape.context_tokens
+    resident = program.derived.build.resident_bytes
     return {
         "batch": at[0],
         "context_tokens": at[1],
         "peak_bytes": peak,
         "held_bytes": held,
-        "peak_difference": formula.peak_bytes(*at) - peak,
-        "held_difference": formula.held_bytes(*at) - held,
+        "peak_difference": program.peak_bytes(*at) - resident - peak,
+        "held_difference": program.held_bytes(*at) - resident - held,
     }
 
 
-def check_text(formula: Derived, rows: list[dict[str, int]], seed: int, wrong: int) -> str:
+def check_text(program: Program, rows: list[dict[str, int]], seed: int, wrong: int) -> str:
     """The JSON of a check: what was held against what, a row a shape. ``wrong``: the largest difference in bytes."""
     names = list(rows[0])
     head: dict[str, Any] = {
-        "formula": formula.name,
+        "formula": program.derived.name,
         "seed": seed,
         "shapes": len(rows),
         "not_multiples_of_64": sum(r["context_tokens"] % 64 > 0 for r in rows),

@@ -8,7 +8,8 @@ inside, where no replay sees it, and its tolerance is 0 as well.
 
 from collections.abc import Iterable
 
-from vram_ledger.analysis.derivation.derived import Derived, OtherProgram, OutsideDomain
+from vram_ledger.analysis.derivation.derived import OtherProgram, OutsideDomain
+from vram_ledger.analysis.derivation.program import Program
 from vram_ledger.analysis.evidence.lines import workspace_bytes
 from vram_ledger.analysis.evidence.verdict import Verdict, point, size
 from vram_ledger.analysis.formula.terms import phase_regime
@@ -23,40 +24,40 @@ def judge_derived(
     configuration: Configuration,
     environment: Environment,
     ran: dict[Workload, Measured],
-    formulas: Iterable[Derived],
+    formulas: Iterable[Program],
 ) -> list[Verdict]:
     """One verdict a phase that has a formula of this program, by the nearest one; none where there is no such."""
-    nearest: dict[Phase, tuple[Derived, dict[Workload, Measured]]] = {}
-    for derived in sorted(formulas, key=lambda f: f.distance(environment)):
-        points = {w: m for w, m in ran.items() if w.phase == derived.phase and _same(derived, w, environment, m)}
+    nearest: dict[Phase, tuple[Program, dict[Workload, Measured]]] = {}
+    for program in sorted(formulas, key=lambda f: f.derived.distance(environment)):
+        points = {w: m for w, m in ran.items() if w.phase == program.derived.phase and _same(program, w, environment, m)}
         if points:
-            nearest.setdefault(derived.phase, (derived, points))
+            nearest.setdefault(derived.phase, (program, points))
     verdicts: list[Verdict] = []
-    for phase, (derived, points) in nearest.items():
-        own = {w: m for w, m in points.items() if _in_its_own_kernel(m, derived)}
+    for phase, (program, points) in nearest.items():
+        own = {w: m for w, m in points.items() if _in_its_own_kernel(m, program)}
         met = {w: m for w, m in points.items() if w not in own}
         if met:
-            verdicts.append(_every_point(configuration, phase, met, derived, kind_of(environment) is REPLAYED))
+            verdicts.append(_every_point(configuration, phase, met, program, kind_of(environment) is REPLAYED))
         if own:
-            verdicts.append(_own_kernel(configuration, phase, own, derived))
+            verdicts.append(_own_kernel(configuration, phase, own, program))
     return verdicts
 
 
-def _in_its_own_kernel(measured: Measured, derived: Derived) -> bool:
+def _in_its_own_kernel(measured: Measured, program: Program) -> bool:
     """Whether the peak stands inside an attention kernel that the formula's program did not take.
 
     What such a kernel takes inside (flash's accumulators where it splits the keys) is the kernel's, not the program's,
     and the traced run has named it.
     """
-    kernel, other = measured.kernels.attention, derived.kernels.attention
+    kernel, other = measured.kernels.attention, program.derived.kernels.attention
     return kernel != other and f"aten::{(measured.site.op or '').removeprefix('inside ')}" == kernel
 
 
 def _own_kernel(
-    configuration: Configuration, phase: Phase, points: dict[Workload, Measured], derived: Derived
+    configuration: Configuration, phase: Phase, points: dict[Workload, Measured], program: Program
 ) -> Verdict:
     """What the peak has over the formula where it stands in a kernel that the formula does not have."""
-    over = {w: m.warm.requested_bytes - workspace_bytes(m) - _peak(derived, w) for w, m in points.items()}
+    over = {w: m.warm.requested_bytes - workspace_bytes(m) - _peak(program, w) for w, m in points.items()}
     workload = max(over, key=lambda w: (over[w], size(w)))
     kernel = points[workload].kernels.attention
     return Verdict(
@@ -66,36 +67,41 @@ def _own_kernel(
         unit="B",
         decision="NO_REFERENCE",
         n=len(points),
-        expected=_peak(derived, workload),
-        expected_from=derived.origin,
-        fitted=_peak(derived, workload) + over[workload],
+        expected=_peak(program, workload),
+        expected_from=program.derived.origin,
+        fitted=_peak(program, workload) + over[workload],
         exact=False,
         reference=point(workload),
         difference_bytes=over[workload],
         tolerance_bytes=None,
-        cause=f"{kernel} at {points[workload].site.source}; the formula's program takes {derived.kernels.attention}",
+        cause=f"{kernel} at {points[workload].site.source}; the formula's program takes {program.derived.kernels.attention}",
     )
 
 
-def _peak(derived: Derived, workload: Workload) -> int:
-    return derived.peak_bytes(workload.batch, workload.context_tokens)
+def _at(workload: Workload) -> tuple[int, int, int]:
+    chunk = workload.configuration.prefill_chunk_tokens if workload.phase == "prefill" else 0
+    return workload.batch, workload.context_tokens, chunk
 
 
-def _same(derived: Derived, workload: Workload, environment: Environment, measured: Measured) -> bool:
+def _peak(program: Program, workload: Workload) -> int:
+    return program.peak_bytes(*_at(workload))
+
+
+def _same(program: Program, workload: Workload, environment: Environment, measured: Measured) -> bool:
     try:
-        derived.check(workload, environment, measured.kernels)
-        derived.peak_bytes(workload.batch, workload.context_tokens)
+        program.derived.check(workload, environment, measured.kernels)
+        program.peak_bytes(*_at(workload))
     except (OtherProgram, OutsideDomain):
         return False
     return True
 
 
 def _every_point(
-    configuration: Configuration, phase: Phase, points: dict[Workload, Measured], derived: Derived, replayed: bool
+    configuration: Configuration, phase: Phase, points: dict[Workload, Measured], program: Program, replayed: bool
 ) -> Verdict:
     """The largest difference, at the peak or in what is held after it."""
     worst, workload, expected, where = max(
-        (_difference(derived, w, m) for w, m in points.items()), key=lambda d: (abs(d[0]), size(d[1]))
+        (_difference(program, w, m) for w, m in points.items()), key=lambda d: (abs(d[0]), size(d[1]))
     )
     cause = "the program no longer allocates what it was derived from" if replayed else where
     return Verdict(
@@ -106,7 +112,7 @@ def _every_point(
         decision="DRIFT" if worst else "EQUIVALENT",
         n=len(points),
         expected=expected,
-        expected_from=derived.origin,
+        expected_from=program.derived.origin,
         fitted=expected + worst,
         exact=not worst,
         reference=point(workload),
@@ -116,10 +122,10 @@ def _every_point(
     )
 
 
-def _difference(derived: Derived, w: Workload, m: Measured) -> tuple[int, Workload, int, str]:
+def _difference(program: Program, w: Workload, m: Measured) -> tuple[int, Workload, int, str]:
     """The larger of the two differences, what was expected there, and what it is if not of the program."""
     workspace = workspace_bytes(m)
-    peak, held = (f(w.batch, w.context_tokens) for f in (derived.peak_bytes, derived.held_bytes))
+    peak, held = f(*_at(w)) for f in (program.peak_bytes, program.held_bytes))
     pairs = [
         (m.warm.requested_bytes - workspace - peak, w, peak, "memory inside an op, which no replay sees"),
         (m.held_bytes - workspace - held, w, held, "memory held, which no replay sees"),
