@@ -335,7 +335,6 @@ def test_what_the_rules_do_not_know_is_set_aside_and_the_figures_stand(data: dic
         ({"roundup_power2_divisions": "{'1': "}, "is not modelled"),
         ({"PYTORCH_CUDA_ALLOC_CONF": "backend:cudaMallocAsync"}, "setting backend:cudaMallocAsync is not modelled"),
         ({"PYTORCH_CUDA_ALLOC_CONF": "pinned_reserve_segment_size_mb:4,max_split_size_mb:64"}, "max_split_size_mb:64"),
-        ({"expandable_segments": True}, "expandable segments are not modelled yet"),
         ({"a_new_one": 3}, "setting a_new_one=3 is not modelled"),
     ],
 )
@@ -355,16 +354,73 @@ def test_setting_that_changes_nothing_is_no_obstacle(settings: dict[str, Any]) -
     assert isinstance(history(card_of_all_kinds().snapshot(**settings)).rules, Reproduced)
 
 
+MAPPED = snapshot(
+    [
+        entry("segment_map", BASE, 20 * MIB),
+        entry("alloc", BASE, 15 * MIB),
+        entry("segment_map", BASE + 20 * MIB, 20 * MIB),
+        entry("alloc", BASE + 15 * MIB, 22 * MIB - 100),
+        entry("free_requested", BASE + 15 * MIB, 22 * MIB - 100),
+        entry("free_completed", BASE + 15 * MIB, 22 * MIB - 100),
+        entry("segment_unmap", BASE + 20 * MIB, 20 * MIB),
+    ],
+    [segment(BASE, block(15 * MIB, 15 * MIB), block(5 * MIB), is_expandable=True)],
+    expandable_segments=True,
+)
+
+
+@pytest.mark.parametrize("skipped", range(8))
+def test_stretches_of_expandable_segments_join_and_part(skipped: int) -> None:
+    told = history(MAPPED | {"device_traces": [MAPPED["device_traces"][0][skipped:]]})
+    assert (True, Reproduced) == (told.expandable, type(told.rules))
+    assert (0, 20, 20, 40, 40, 40, 40, 20)[skipped:] == tuple(size // MIB for size in told.reserved)
+    assert (0, 0, 15, 15, 37, 15, 15, 15)[skipped:] == tuple(round(size / MIB) for size in told.allocated)
+    assert (5 * MIB, 0) == (told.end.made.pinned_large_bytes, told.end.made.cached_bytes)
+
+
+def test_whole_pieces_of_an_expandable_segment_are_cached_and_the_rest_of_a_free_block_is_not() -> None:
+    told = history(MAPPED | {"device_traces": [MAPPED["device_traces"][0][6:]]})
+    assert (20 * MIB, 5 * MIB) == (told.start.made.cached_bytes, told.start.made.unusable_bytes)
+
+
 @pytest.mark.parametrize(
     "data",
     [
         changed(is_expandable=True),
         snapshot([entry("segment_map", BASE, 2 * MIB)], []),
-        snapshot([entry("segment_unmap", BASE, 2 * MIB)], []),
+        card_of_all_kinds().snapshot(expandable_segments=True),
+        MAPPED | {"device_traces": [[entry("segment_free", BASE + 99 * MIB, 20 * MIB)]]},
     ],
 )
-def test_expandable_segments_are_refused_by_name(data: dict[str, Any]) -> None:
-    assert "expandable segments are not modelled yet" in why_refused(data)
+def test_setting_that_was_switched_on_the_way_is_refused(data: dict[str, Any]) -> None:
+    assert "expandable_segments was switched on or off on its way" in why_refused(data)
+
+
+def test_what_the_other_setting_would_have_reserved_is_known_of_a_whole_run() -> None:
+    card = Card()
+    for size in (11 * MIB, 12 * MIB, 13 * MIB):
+        card.free(card.alloc(size))
+    told = history(card.snapshot())
+    assert (26 * MIB, 20 * MIB) == (told.reserved_peak.made.reserved_bytes, told.otherwise_reserved_bytes)
+    assert (14 * MIB, 12 * MIB) == (told.least_reserved_bytes, told.most_saved_bytes)
+    assert history(card.snapshot(1)).otherwise_reserved_bytes is None
+    assert 38 * MIB == history(MAPPED).otherwise_reserved_bytes
+
+
+@pytest.mark.parametrize(("clear", "otherwise"), [(True, 82 * MIB), (False, None)])
+def test_what_would_have_been_reserved_is_open_where_it_matters_who_gave_the_cache_back(
+    clear: bool, otherwise: int | None
+) -> None:
+    card = Card()
+    card.alloc(900)
+    first = card.alloc(30 * MIB)
+    card.alloc(11 * MIB)
+    card.free(first)
+    card.empty_cache()
+    if clear:
+        card.alloc(900)
+    card.alloc(45 * MIB)
+    assert otherwise == history(card.snapshot()).otherwise_reserved_bytes
 
 
 def on_devices(*devices: int) -> dict[str, Any]:
@@ -487,22 +543,24 @@ def test_events_and_segments_that_contradict_each_other_are_refused(
 def dumped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dict[str, int]]]:
     """What torch dumped of a training on an emulated card, and its own counters, by when the recording begins."""
     found = {}
-    for how in ("whole", "late", "last"):
-        file = tmp_path_factory.mktemp(how) / "s.pickle"
-        program = ["python", str(ROOT / "tests" / "programs" / "recorded.py"), str(file), how]
+    for how in ("whole", "late", "last", "late expandable", "last expandable", "plain", "plain expandable"):
+        file = tmp_path_factory.mktemp("dumped") / "s.pickle"
+        setting = f"PYTORCH_CUDA_ALLOC_CONF=expandable_segments:{how.endswith('expandable')}"
+        program = ["env", setting, "python", str(ROOT / "tests/programs/recorded.py"), str(file), how.split()[0]]
         command = [sys.executable, "-m", "vram_ledger", "emulate", "--card", "rtx-4090", "--", *program]
         done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
         found[how] = file, json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-@pytest.mark.parametrize(("how", "midrun"), [("whole", False), ("late", True), ("last", True)])
+@pytest.mark.parametrize("how", ["whole", "late", "last", "late expandable", "last expandable"])
 def test_snapshot_of_the_real_allocator_is_reproduced_from_wherever_it_begins(
-    dumped: dict[str, tuple[Path, dict[str, int]]], how: str, midrun: bool
+    dumped: dict[str, tuple[Path, dict[str, int]]], how: str
 ) -> None:
     file, counters = dumped[how]
     told = history_of(read_snapshot(file))
-    assert (midrun, Reproduced) == (told.begins_in_midrun, type(told.rules))
+    assert (how != "whole", Reproduced) == (told.begins_in_midrun, type(told.rules))
+    assert told.expandable is how.endswith("expandable")
     assert counters == {
         "max_memory_allocated": told.allocated_peak.made.allocated_bytes,
         "max_memory_reserved": told.reserved_peak.made.reserved_bytes,
@@ -511,6 +569,15 @@ def test_snapshot_of_the_real_allocator_is_reproduced_from_wherever_it_begins(
     }
     assert 1 == len(told.refusals)
     assert "programs/recorded.py:23 fill_the_card" == told.allocated_peak.alive[0].frame
+
+
+def test_the_same_run_with_expandable_segments_reserves_what_was_said_without_and_the_other_way_round(
+    dumped: dict[str, tuple[Path, dict[str, int]]],
+) -> None:
+    without, expandable = (history_of(read_snapshot(dumped[how][0])) for how in ("plain", "plain expandable"))
+    assert without.reserved_peak.made.reserved_bytes == expandable.otherwise_reserved_bytes
+    assert expandable.reserved_peak.made.reserved_bytes == without.otherwise_reserved_bytes
+    assert without.otherwise_reserved_bytes != expandable.otherwise_reserved_bytes
 
 
 @pytest.mark.parametrize("gpu", ["a100-80gb", "h100"])

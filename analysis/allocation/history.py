@@ -8,6 +8,7 @@ recording's own. Apart from that the rules replay it, and must choose every bloc
 import copy
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from vram_ledger.analysis.allocation.plain import SnapshotError
 from vram_ledger.analysis.allocation.rules import (
@@ -105,6 +106,9 @@ class History:
     events: in the recording, also those that move no memory. begins_in_midrun: whether anything was reserved before
     its first event. unsure_bytes: by how much the allocated peak may be higher; a large block that was made before
     the recording and is freed in it may have kept a rest of up to 1 MiB of which there is no trace.
+    expandable: whether it was recorded with expandable segments. least_reserved_bytes: what any allocator must reserve
+    at the peak for the same requests, each rounded up to 512 B. otherwise_reserved_bytes: what they would have reserved
+    at the peak without expandable segments, or with them if the run had none; known of a run that is recorded whole.
     allocated, reserved: in bytes after each of ``numbers``, the events that move memory; the first is before any.
     """
 
@@ -119,23 +123,17 @@ class History:
     last_straw: LastStraw | None
     refusals: tuple[Refusal, ...]
     unsure_bytes: int
+    expandable: bool
+    least_reserved_bytes: int
+    otherwise_reserved_bytes: int | None
     rules: Reproduced | Parted | SetAside
     numbers: tuple[int, ...]
     allocated: tuple[int, ...]
     reserved: tuple[int, ...]
 
     @property
-    def least_reserved_bytes(self) -> int:
-        """What any allocator must reserve at the least: the allocated peak in whole pages.
-
-        The bound of what expandable segments save. Their own rules, asked for the same requests, would say exactly;
-        this is where they belong.
-        """
-        return -(-self.allocated_peak.made.allocated_bytes // PAGE_BYTES) * PAGE_BYTES
-
-    @property
     def most_saved_bytes(self) -> int:
-        """What expandable segments would have saved at the most."""
+        """What another setting of the allocator could have saved of the reserved peak at the most."""
         return max(0, self.reserved_peak.made.reserved_bytes - self.least_reserved_bytes)
 
 
@@ -147,12 +145,13 @@ def history_of(snapshot: Snapshot) -> History:
     most_reserved = _with_its_request(snapshot.entries, taken)
     wanted = {0, most_allocated, taken - 1, most_reserved, len(snapshot.entries)}
     moments = dict(_moments(snapshot.entries, copy.deepcopy(start), wanted))
+    rules, whole = _held_against_rules(snapshot, start), not reserved[0]
     clock = [entry.time_us for entry in snapshot.entries]
     return History(
         device=snapshot.device,
         events=snapshot.events,
         duration_s=_seconds(clock[0], clock[-1]) if clock else None,
-        begins_in_midrun=bool(reserved[0]),
+        begins_in_midrun=not whole,
         start=moments[0],
         allocated_peak=moments[most_allocated],
         reserved_peak=moments[most_reserved],
@@ -164,7 +163,10 @@ def history_of(snapshot: Snapshot) -> History:
             if e.action == "oom"
         ),
         unsure_bytes=most - max(allocated),
-        rules=_held_against_rules(snapshot, start),
+        expandable=snapshot.expandable,
+        least_reserved_bytes=_least_reserved(snapshot.entries, start),
+        otherwise_reserved_bytes=_otherwise_reserved(snapshot) if isinstance(rules, Reproduced) and whole else None,
+        rules=rules,
         numbers=numbers,
         allocated=allocated,
         reserved=reserved,
@@ -201,6 +203,44 @@ def _counters(snapshot: Snapshot, space: Space) -> tuple[tuple[int, ...], tuple[
     if difference := space.differs_from(snapshot.segments):
         raise SnapshotError(f"the blocks do not follow the default rules, so their sizes can't be told: {difference}")
     return tuple(numbers), tuple(allocated), tuple(reserved), most
+
+
+def _least_reserved(entries: Sequence[Entry], space: Space) -> int:
+    """The peak of the blocks that the requests need, in whole pages; ``space`` is the memory before the first event."""
+    now = most = sum(block_bytes(block.requested_bytes) for block in space.live.values())
+    for entry in entries:
+        if entry.action == "alloc":
+            now += block_bytes(entry.size_bytes)
+            most = max(most, now)
+        elif entry.action == "free_completed":
+            now -= block_bytes(entry.size_bytes)
+    return -(-most // PAGE_BYTES) * PAGE_BYTES
+
+
+def _otherwise_reserved(snapshot: Snapshot) -> int | None:
+    """The reserved peak of the same requests under the other setting, from the first allocation on.
+
+    Where the cache was given back just before more was taken, the recording does not say whether the program or the
+    allocator did it. ``None`` if that matters.
+    """
+    found = {_reserved_peak(snapshot, also_unclear) for also_unclear in (False, True)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _reserved_peak(snapshot: Snapshot, also_unclear: bool) -> int:
+    other = allocator("default" if snapshot.expandable else "expandable_segments")
+    numbers: dict[int, int] = {}
+    for entry, after in zip_longest(snapshot.entries, snapshot.entries[1:]):
+        if entry.action == "alloc":
+            numbers[entry.address] = other.requests
+            other.run([0], [entry.size_bytes])
+        elif entry.action == "free_completed":
+            other.run([~numbers.pop(entry.address)], [])
+        elif entry.action in GIVEN_BACK and (after is None or after.action not in GIVEN_BACK):
+            unclear = after is not None and (after.action in TAKEN or after.action == "oom")
+            if also_unclear or not unclear:
+                other.empty_cache()
+    return other.peak.reserved_bytes
 
 
 def _with_its_request(entries: Sequence[Entry], done: int) -> int:

@@ -43,8 +43,7 @@ def history_json(history: History) -> dict[str, Any]:
         sums = {n: getattr(made, n) for n in ("allocated_bytes", "unusable_bytes", "reserved_bytes")}
         found[name]["made"] |= sums
     found["rules"] = {"kind": KINDS[type(history.rules)], **found["rules"]}
-    bound = {n: getattr(history, n) for n in ("least_reserved_bytes", "most_saved_bytes")}
-    return found | {"expandable_segments": {"bound": True, **bound}}
+    return found | {"most_saved_bytes": history.most_saved_bytes}
 
 
 def print_history(history: History, name: str, out: Console, top: int) -> None:
@@ -81,9 +80,10 @@ def told(history: History) -> Iterator[tuple[str, str]]:
             "a live block keeps from the driver, of use only to what fits into one of them.",
         )
     if peak.cached_bytes or end.cached_bytes:
+        what = "pieces of segments" if history.expandable else "segments"
         yield (
             "cached",
-            f"at the reserved peak {size_text(peak.cached_bytes)}, at the end {size_text(end.cached_bytes)}: segments "
+            f"at the reserved peak {size_text(peak.cached_bytes)}, at the end {size_text(end.cached_bytes)}: {what} "
             "that are free as a whole. A request takes one if it fits; empty_cache, or a request that the driver "
             "refuses, gives them back.",
         )
@@ -94,7 +94,7 @@ def told(history: History) -> Iterator[tuple[str, str]]:
             f"{straw.requested_bytes:,} B; the largest free block of its pool had {straw.largest_free_bytes:,} B.",
         )
     yield from (("no memory", sentence) for sentence in _refused(history))
-    yield "expandable", saving_words(history)
+    yield "otherwise", saving_words(history)
     yield "rules", rules_words(history)
 
 
@@ -131,13 +131,21 @@ def _refused(history: History) -> Iterator[str]:
 
 
 def saving_words(history: History) -> str:
-    """What expandable segments would have saved: a bound."""
+    """What the other setting of expandable segments would have reserved: exactly, or a bound."""
+    peak, otherwise = history.reserved_peak.made.reserved_bytes, history.otherwise_reserved_bytes
+    other = f"{'without' if history.expandable else 'with'} expandable_segments:True"
+    if otherwise is not None:
+        less = f"{size_text(abs(peak - otherwise))} {'less' if otherwise < peak else 'more'}"
+        return (
+            f"{other} the same requests would have reserved {size_text(otherwise)} at the peak, "
+            f"{less if otherwise != peak else 'as much'}."
+        )
     if not history.most_saved_bytes:
-        return "expandable_segments:True would have saved nothing of the reserved peak: all of it was allocated."
+        return f"{other} the reserved peak would have been no less: all of it was needed."
     saved, least = size_text(history.most_saved_bytes), size_text(history.least_reserved_bytes)
     return (
-        f"expandable_segments:True would have saved at most {saved} of the reserved peak: no allocator reserves less "
-        f"than the {least} that were allocated. A bound, not a replay."
+        f"{other} the reserved peak would have been at most {saved} less: the requests alive at one time need "
+        f"{least}. A bound, not a replay."
     )
 
 
@@ -145,8 +153,9 @@ def rules_words(history: History) -> str:
     """Whether the rules reproduce the run."""
     match history.rules:
         case Reproduced(allocations=allocations, segment_events=segments):
+            rules = "rules of expandable segments" if history.expandable else "default rules"
             return (
-                f"the default rules give the address of {counted(allocations, 'allocation')} and "
+                f"the {rules} give the address of {counted(allocations, 'allocation')} and "
                 f"{counted(segments, 'segment event')}, 0 B off in allocated and reserved."
             )
         case SetAside(reasons=reasons):
