@@ -35,7 +35,6 @@ COMMANDS = {
         "verify": "derive.verify_formulas",
         "derived": "derive.print_ledger",
         "explain": "derive.explain_change",
-        "simulate": "derive.simulate_allocator",
         "held-out": "predict.score_held_out",
         "history": "history.tell_history",
         "log": "instruments.log",

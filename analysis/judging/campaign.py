@@ -77,4 +77,4 @@ def formulas_for(results: ResultsFile) -> tuple[Derived, ...]:
     folders = sorted(RESULTS.glob("*/derived"))
     own = f"fake-{results.environment.card}"
     folders.sort(key=lambda folder: folder.parent.name != own)
-    return tuple(formula for folder in folders for formula in stored_formulas(folder, model_of(results)))
+    return tuple(Program(formula) for folder in folders for formula in stored_formulas(folder, model_of(results)))

@@ -31,7 +31,7 @@ def judge_derived(
     for program in sorted(formulas, key=lambda f: f.derived.distance(environment)):
         points = {w: m for w, m in ran.items() if w.phase == program.derived.phase and _same(program, w, environment, m)}
         if points:
-            nearest.setdefault(derived.phase, (program, points))
+            nearest.setdefault(program.derived.phase, (program, points))
     verdicts: list[Verdict] = []
     for phase, (program, points) in nearest.items():
         own = {w: m for w, m in points.items() if _in_its_own_kernel(m, program)}

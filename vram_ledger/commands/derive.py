@@ -9,26 +9,27 @@ from typing import Annotated
 
 import typer
 
-from vram_ledger.analysis.derivation.derive import Program, check_derivable, derive
+from vram_ledger.analysis.derivation.derive import Runs, check_derivable, derive
 from vram_ledger.analysis.derivation.derived import Derived
 from vram_ledger.analysis.derivation.derived_files import (
     configuration_of,
     derived_path,
     named_formula,
     phases_of,
-    variant_of,
     write_derived,
 )
 from vram_ledger.analysis.derivation.ledger import formula_text, ledger_markdown
 from vram_ledger.analysis.derivation.moves import moves_text
+from vram_ledger.analysis.derivation.pieces import leading_piece
+from vram_ledger.analysis.derivation.program import Program
 from vram_ledger.analysis.derivation.replays import model_name, replaying
 from vram_ledger.analysis.derivation.verify import check_text, compared, random_shapes
 from vram_ledger.analysis.formula.config import read_shapes
 from vram_ledger.analysis.ground.files import put
 from vram_ledger.analysis.predicting.configs import config_of
-from vram_ledger.analysis.predicting.simulated import write_simulated
 from vram_ledger.commands.options import JsonOption
 from vram_ledger.harness.records import Configuration, Phase, encode
+from vram_ledger.harness.splits import Heads
 from vram_ledger.home import RUNS
 from vram_ledger.names import MOST_BATCH, sequences, tokens
 
@@ -40,25 +41,27 @@ VariantOption = Annotated[
 ]
 ModelOption = Annotated[str, typer.Option(help="Name in configs/models, or path of a config.json.")]
 ResultsOption = Annotated[Path, typer.Option(help="Folder of the results.")]
-FakeOption = Annotated[str, typer.Option(help="The card that the fake device answers as.")]
+EmulateOption = Annotated[str, typer.Option(help="The emulated card that it runs on.")]
 
 
 def derive_model(
     model: ModelOption = "qwen3.5-27b",
     variant: VariantOption = None,
-    fake: FakeOption = "h200",
+    emulate: EmulateOption = "a100-80gb",
     results: ResultsOption = RUNS,
 ) -> None:
-    """Derive the formulas of a model from replays on the fake device, and store them."""
+    """Derive the programs of a model from runs on an emulated card, and store them."""
     configurations = [configuration_of(model_name(model), v) for v in variant or ("default", "text")]
     for configuration in configurations:
         check_derivable(configuration)
+    shapes = read_shapes(config_of(model))
+    heads = Heads(queries=shapes.query_heads, keys=shapes.kv_heads, dim=shapes.head_dim)
     jobs = [(c, phase) for c in configurations for phase in phases_of(c)]
 
     def derived(job: tuple[Configuration, Phase]) -> tuple[Derived, float]:
         began = monotonic()
-        with replaying(model, fake, job[0].model_class) as replays:
-            return derive(replays, *job), monotonic() - began
+        with replaying(model, emulate, job[0].model_class) as replays:
+            return derive(replays, *job, heads), monotonic() - began
 
     with ThreadPoolExecutor(max_workers=WORKERS) as pool:
         made = []
@@ -66,7 +69,7 @@ def derive_model(
             made.append(formula)
             logs = sum(r.logs for r in formula.regimes)
             typer.echo(f"{derived_path(results, formula).name}: {logs} replays, {seconds:.0f} s")
-            for line in formula_text(formula):
+            for line in formula_text(Program(formula)):
                 typer.echo(f"  {line}")
     for formula in made:  # all of them or, where one can't be derived or it is interrupted, none
         write_derived(formula, derived_path(results, formula))
@@ -76,7 +79,7 @@ def derive_model(
 def verify_formulas(
     files: Annotated[list[str] | None, typer.Argument(help=f"{FORMULA}; several.", metavar="FILE")] = None,
     model: Annotated[str, typer.Option(help="Path of the config.json, if it is not in configs/models.")] = "",
-    fake: FakeOption = "h200",
+    emulate: EmulateOption = "a100-80gb",
     shapes: Annotated[int, typer.Option(min=1, max=100_000, help="Random shapes to replay.")] = 200,
     most_batch: Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Largest batch.")] = 64,
     most_context: Annotated[int, typer.Option(min=1, max=MOST_CONTEXT, help="Longest context.")] = 262_144,
@@ -89,15 +92,14 @@ def verify_formulas(
     for formula in [named_formula(file, "FILE") for file in files or [""]]:
         chosen = random_shapes(shapes, most_batch, most_context, seed, least_context)
         configuration = formula.configuration
-        with replaying(model or configuration.model, fake, configuration.model_class) as replays:
-            program = Program(replays, configuration, formula.phase)
-            formula.check(
-                program.workload(chosen[0]), replays.environment, replays.kernels(program.workload(chosen[0]))
-            )
-            rows = [compared(formula, program, shape) for shape in chosen]
+        with replaying(model or configuration.model, emulate, configuration.model_class) as replays:
+            runs, program = Runs(replays, configuration, formula.phase), Program(formula)
+            first = runs.workload(chosen[0])
+            formula.check(first, replays.environment, replays.kernels(first))
+            rows = [compared(program, runs, shape) for shape in chosen]
         wrong = max(max(abs(r["peak_difference"]), abs(r["held_difference"])) for r in rows)
         path = derived_path(results, formula)
-        put(path.parent / "checks" / path.name, check_text(formula, rows, seed, wrong))
+        put(path.parent / "checks" / path.name, check_text(Program(formula), rows, seed, wrong))
         typer.echo(f"{path.name}: {len(rows)} shapes, largest difference {wrong:,} B")
         worst = max(worst, wrong)
     typer.echo(f"exit 1: off by up to {worst:,} B" if worst else "exit 0: equal to the byte")
@@ -112,14 +114,15 @@ def print_ledger(
 ) -> None:
     """Print a formula, and the closed ledger of the piece that is the peak at one shape; without FILE, list them."""
     formula = named_formula(file, "FILE")
+    program = Program(formula)
     shape = sequences(batch), tokens(context, "context")
-    regime, piece = formula.leading(*shape)
+    piece, at = leading_piece(program, *shape)
     if as_json:
-        peak = {"batch": shape[0], "context_tokens": shape[1], "peak_bytes": formula.peak_bytes(*shape)}
+        peak = {"batch": shape[0], "context_tokens": shape[1], "peak_bytes": program.peak_bytes(*shape)}
         typer.echo(json.dumps(peak | {"piece": encode(piece), "formula": encode(formula)}, ensure_ascii=False))
         return
-    _print([formula.name, *formula_text(formula), "", *ledger_markdown(formula, regime, piece, *shape)])
-    typer.echo(f"exit 0: {formula.peak_bytes(*shape):,} B at the peak")
+    _print([formula.name, *formula_text(program), "", *ledger_markdown(program, piece, at)])
+    typer.echo(f"exit 0: {program.peak_bytes(*shape):,} B at the peak")
 
 
 def explain_change(
@@ -128,33 +131,12 @@ def explain_change(
     as_json: JsonOption = False,
 ) -> None:
     """Name what moved between two formulas: coefficients, and the tensors that came or went."""
-    lines = list(moves_text(named_formula(old, "FROM"), named_formula(new, "TO")))
+    lines = list(moves_text(Program(named_formula(old, "FROM")), Program(named_formula(new, "TO"))))
     if as_json:
         typer.echo(json.dumps(lines, ensure_ascii=False))
         return
     _print(lines)
     typer.echo("exit 0: compared")
-
-
-def simulate_allocator(
-    model: ModelOption = "qwen3.5-27b",
-    variant: Annotated[list[str] | None, typer.Option(help='Such as "text-chunk8192"; else default.')] = None,
-    fake: FakeOption = "h200",
-    shapes: Annotated[int, typer.Option(min=1, max=100_000, help="Random shapes a phase.")] = 80,
-    seed: Annotated[int, typer.Option(min=0, help="Of the shapes.")] = 5,
-    results: ResultsOption = RUNS,
-) -> None:
-    """Store what a device must have for random shapes of a model, by the caching allocator's rules."""
-    from vram_ledger.analysis.predicting.simulate import drawn, simulated
-
-    for name in variant or ("default",):
-        configuration = configuration_of(model_name(model), name)
-        with replaying(model, fake, configuration.model_class) as replays:
-            workloads = list(drawn(configuration, read_shapes(config_of(model)), shapes, seed))
-            found = simulated(replays, configuration, workloads)
-        path = results / found.environment.gpu_label / "simulated" / f"{configuration.model}.{name}.json"
-        write_simulated(found, path)
-        typer.echo(f"wrote {path} ({len(found.points)} points of {variant_of(configuration)})")
 
 
 def _print(lines: list[str] | Iterator[str]) -> None:
