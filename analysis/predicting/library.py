@@ -3,12 +3,10 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 
-from vram_ledger.analysis.calibrating.calibration import Calibration, read_calibration
-from vram_ledger.analysis.derivation.derived import Derived
 from vram_ledger.analysis.derivation.derived_files import (
     MODEL_CLASSES,
     configuration_of,
@@ -16,28 +14,23 @@ from vram_ledger.analysis.derivation.derived_files import (
     variant_of,
     version,
 )
+from vram_ledger.analysis.derivation.program import Device, Program
 from vram_ledger.analysis.evidence.lines import counting, measured
 from vram_ledger.analysis.formula.config import ConfigError, read_config
 from vram_ledger.analysis.formula.shapes import Shapes
 from vram_ledger.analysis.ground.cards import GIVEN, Card
-from vram_ledger.analysis.ground.kinds import EMULATED, MEASURED, ON_A_CPU, REPLAYED, kind_of
+from vram_ledger.analysis.ground.kinds import EMULATED, MEASURED, kind_of
 from vram_ledger.analysis.judging.drift import configurations
-from vram_ledger.analysis.predicting import program
+from vram_ledger.analysis.predicting import program as symbols
 from vram_ledger.analysis.predicting.configs import config_of, default_variant, known_as, with_chunk
+from vram_ledger.analysis.predicting.kernels import FLASH, derived_on
 from vram_ledger.analysis.predicting.prediction import DOES_NOT_FIT, FITS, Outside, Seen
-from vram_ledger.analysis.predicting.predictor import Known, Predictor, asked_configuration
-from vram_ledger.analysis.predicting.simulated import Excess, Simulated, read_simulated
-from vram_ledger.analysis.predicting.sources import (
-    Source,
-    calibrated_source,
-    derived_source,
-    measured_source,
-    program_source,
-)
-from vram_ledger.analysis.predicting.workspace import capability_of, workspace_of
+from vram_ledger.analysis.predicting.predictor import Predictor, asked_configuration
+from vram_ledger.analysis.predicting.sources import Source, counted_source, derived_source, symbols_source
+from vram_ledger.analysis.predicting.workspace import Workspace, capability_of, multiprocessors_of, workspace_of
 from vram_ledger.harness.lines import read
-from vram_ledger.harness.records import Configuration, Environment, Measured, OutOfMemory, Phase, ResultsFile, Workload
-from vram_ledger.home import GPUS, RESULTS
+from vram_ledger.harness.records import Configuration, Measured, OutOfMemory, Phase, ResultsFile, Workload
+from vram_ledger.home import GPUS, RESULTS, RUNS
 
 ASSUMED_OUTSIDE_BYTES = 2**30
 MOST_CONTEXT_TOKENS = 262_144  # of a config that says none: what the family was trained for
@@ -46,27 +39,15 @@ QUESTIONS: tuple[tuple[Phase, int], ...] = (("prefill", 10**9), ("prefill", 1), 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
-    """What is stored below a results folder, read once. simulated: the allocator's points, by file.
+    """What is stored below results folders. program: the reader of a derived program, which remembers what it read."""
 
-    calibration, derived: the readers, which remember what they read.
-    """
-
-    results: Path
-    simulated: tuple[Simulated, ...]
-    calibration: Callable[[Path], Calibration]
-    derived: Callable[[Path], Derived]
-    _margins: dict[tuple[str, bool, Phase], Excess] = field(default_factory=dict)
+    folders: tuple[Path, ...]
+    program: Callable[[Path], Program]
 
     @classmethod
-    def of(cls, results: Path = RESULTS) -> "Library":
-        """Opens a results folder."""
-        files = sorted(results.glob("*/simulated/*.json"))
-        return cls(
-            results=results,
-            simulated=tuple(read_simulated(path) for path in files),
-            calibration=functools.cache(read_calibration),
-            derived=functools.cache(read_derived),
-        )
+    def of(cls, *folders: Path) -> "Library":
+        """Opens results folders; by default the published ones, and what was derived here (``runs``)."""
+        return cls(folders=folders or (RESULTS, RUNS), program=functools.cache(lambda path: Program(read_derived(path))))
 
     def predictor(
         self,
@@ -97,11 +78,8 @@ class Library:
         on_card = [r for r in self._on_card(configuration, label) if transformers in ("", r.environment.transformers)]
         measured_there = [r for r in on_card if kind_of(r.environment) is MEASURED]
         wanted = [(asked_configuration(configuration, phase, tokens), phase) for phase, tokens in QUESTIONS]
-        known = {
-            (c, phase): Known(
-                sources=tuple(self._sources(c, phase, label, shapes, on_card, transformers)),
-                excess=self._excess(c, phase),
-            )
+        sources = {
+            (c, phase): tuple(self._sources(c, phase, path, label, shapes, on_card, transformers))
             for c, phase in dict.fromkeys(wanted)
         }
         # What a card was seen to hold says nothing of another memory, or of another share kept free.
@@ -114,10 +92,9 @@ class Library:
             most_context_tokens=config.most_context_tokens or MOST_CONTEXT_TOKENS,
             configuration=configuration,
             card=_reported(card, measured_there),
-            known=known,
-            workspace=workspace_of(label, on_card, GPUS),
+            sources=sources,
             outside=_outside(measured_there, outside_bytes),
-            seen={} if given else {w: seen for results in reversed(on_card) for w, seen in _seen(results)},
+            seen={} if given else {w: seen for results in measured_there for w, seen in _seen(results)},
         )
 
     def _on_card(self, configuration: Configuration, label: str) -> Iterator[ResultsFile]:
@@ -130,64 +107,42 @@ class Library:
         self,
         configuration: Configuration,
         phase: Phase,
+        config: Path,
         label: str,
         shapes: Shapes,
         on_card: list[ResultsFile],
         transformers: str,
     ) -> Iterator[Source]:
-        model, capability = escape(configuration.model), capability_of(label, GPUS)
-
-        def tells(environment: Environment) -> bool:
-            same = _masks_alike(configuration, environment, capability)
-            return same and transformers in ("", environment.transformers)
-
-        stored = map(self.calibration, self._paths("*", "*", f"{model}.calibration.json"))
-        calibrations = [c for c in stored if tells(c.environment)]
-        here = [c for c in calibrations if c.environment.card == label]
         for kind in (MEASURED, EMULATED):
             for results in on_card:
                 if kind_of(results.environment) is kind:
-                    yield measured_source(_ran(results, configuration), results.environment, results.path.name)
-            for calibration in here:
-                if kind_of(calibration.environment) is kind:
-                    yield calibrated_source(calibration, label)
-        for calibration in calibrations:
-            if kind_of(calibration.environment) is MEASURED and calibration not in here:
-                yield calibrated_source(calibration, label)
-        paths = self._paths("*", "derived", f"{model}.{variant_of(configuration)}.{phase}.*.json")
-        formulas = map(self.derived, paths)
-        chosen = [f for f in formulas if tells(f.environment)]
-        for formula in sorted(chosen, key=lambda f: version(f.environment.transformers), reverse=True):
-            yield derived_source(formula)
-        for kind in (EMULATED, REPLAYED, ON_A_CPU):
-            for calibration in calibrations:
-                if kind_of(calibration.environment) is kind and not (kind is EMULATED and calibration in here):
-                    yield calibrated_source(calibration, label)
-        if transformers in ("", *program.TRANSFORMERS):
-            yield program_source(shapes, capability)
+                    yield counted_source(_ran(results, configuration), results.environment, results.path.name)
+        capability, workspace = capability_of(label, GPUS), workspace_of(label, on_card, GPUS)
+        wanted = derived_on(capability, phase, configuration) if label else FLASH
+        paths = self._paths("*", "derived", f"{escape(configuration.model)}.{_program_of(configuration)}.{phase}.*.json")
+        chosen = [p for p in map(self.program, paths) if p.derived.environment.gpu_capability == wanted]
+        for program in sorted(chosen, key=lambda p: version(p.derived.environment.transformers), reverse=True):
+            if transformers in ("", program.derived.environment.transformers):
+                yield derived_source(program, self._device(program, label, workspace))
+        if transformers in ("", *symbols.TRANSFORMERS):
+            yield symbols_source(shapes, capability, workspace.most_bytes)
+
+    @staticmethod
+    def _device(program: Program, label: str, workspace: Workspace) -> Device:
+        """What of a card decides; without one, of that on which the program was derived."""
+        environment = program.derived.environment
+        if not label:
+            multiprocessors, size = environment.gpu_multiprocessors or 0, program.derived.build.sizes[0]
+            return Device(multiprocessors=multiprocessors, workspace_bytes=size)
+        return Device(multiprocessors=multiprocessors_of(label, GPUS), workspace_bytes=workspace.most_bytes)
 
     def _paths(self, *parts: str) -> list[Path]:
-        return sorted(self.results.glob("/".join(parts)))
-
-    def _excess(self, configuration: Configuration, phase: Phase) -> Excess:
-        """From the model's own replays where there are any, else from all of the family's in the same manner."""
-        key = configuration.model, configuration.prefill_chunk_tokens > 0, phase
-        if key not in self._margins:
-            alike = [s for s in self.simulated if s.chunked == key[1]]
-            own = [s for s in alike if s.configuration.model == configuration.model]
-            shares = [share for s in own or alike for share in s.shares(phase)]
-            self._margins[key] = Excess(shares, "of this model" if own else "of others of the family")
-        return self._margins[key]
+        return [path for folder in self.folders for path in sorted(folder.glob("/".join(parts)))]
 
 
-def _masks_alike(configuration: Configuration, environment: Environment, capability: str) -> bool:
-    """Whether a later chunk's attention, if there is one, takes one kernel there and on a card of this capability.
-
-    A decode step with a static cache has a mask, too, but never its peak where it attends.
-    """
-    there = environment.gpu_capability or ""
-    alike = program.masks_by_cudnn(there) == program.masks_by_cudnn(capability)
-    return alike or not configuration.prefill_chunk_tokens
+def _program_of(configuration: Configuration) -> str:
+    """The variant whose program has a configuration: that of a prefill has its calls in chunks of any size."""
+    return variant_of(dataclasses.replace(configuration, prefill_chunk_tokens=0))
 
 
 def _ran(results: ResultsFile, configuration: Configuration) -> dict[Workload, Measured]:

@@ -5,34 +5,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vram_ledger.analysis.derivation.derived_files import variant_of
+from vram_ledger.analysis.derivation.program import Ran
 from vram_ledger.analysis.estimating.breakdown import Request
 from vram_ledger.analysis.formula.shapes import Shapes, resident_bytes
 from vram_ledger.analysis.formula.terms import element_bytes
 from vram_ledger.analysis.ground.cards import Card, sizes_text
-from vram_ledger.analysis.predicting.prediction import FITS, Outside, Prediction, Seen, prediction
+from vram_ledger.analysis.predicting.prediction import DOES_NOT_FIT, FITS, WITHIN_MARGIN, Fit, Outside, Prediction, Seen, prediction
 from vram_ledger.analysis.predicting.program import MASK_TOKENS
-from vram_ledger.analysis.predicting.simulated import Excess
 from vram_ledger.analysis.predicting.sources import Source
-from vram_ledger.analysis.predicting.workspace import Workspace
 from vram_ledger.errors import InputError, NothingKnown
 from vram_ledger.harness.records import Configuration, Phase, Workload
 from vram_ledger.names import MOST_BATCH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What is known of one configuration in one phase: sources, best first, and what the allocator adds."""
-
-    sources: tuple[Source, ...]
-    excess: Excess
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Predictor:
     """One model in one configuration on one card, or on none in particular.
 
-    model, transformers: as they were asked for. most_context_tokens: the model's own limit. known: for every
-    configuration and phase that a question can come to.
+    model, transformers: as they were asked for. most_context_tokens: the model's own limit. sources: best
+    first, for every configuration and phase that a question can come to.
     """
 
     model: str
@@ -42,8 +33,7 @@ class Predictor:
     most_context_tokens: int
     configuration: Configuration
     card: Card | None
-    known: dict[tuple[Configuration, Phase], Known]
-    workspace: Workspace
+    sources: dict[tuple[Configuration, Phase], tuple[Source, ...]]
     outside: Outside
     seen: dict[Workload, Seen]
 
@@ -56,39 +46,41 @@ class Predictor:
             )
         if not 1 <= batch <= MOST_BATCH:
             raise InputError(f"batch is {batch:,} sequences; answers are for 1 to {MOST_BATCH:,}")
+        request = self._request(phase, batch, context_tokens)
+        source, _ = self._source(request)
+        seen = self.seen.get(request.workload)
+        return prediction(request, source.answer(request), source.outcome(request), self.card, self.outside, seen)
+
+    def fit(self, phase: Phase, batch: int, context_tokens: int) -> Fit:
+        """The verdict alone, on a card; the allocator is asked only where what is requested fits."""
+        assert self.card is not None, "a verdict is on a card"
+        request = self._request(phase, batch, context_tokens)
+        if (seen := self.seen.get(request.workload)) is not None:
+            return seen.fit
+        source, requested = self._source(request)
+        most = self.card.most_bytes - self.outside.least_bytes
+        if requested > most:
+            return DOES_NOT_FIT
+        least = self.card.least_bytes - self.outside.most_bytes
+        outcome = source.outcome(request)
+        if isinstance(outcome(least), Ran):
+            return FITS
+        if outcome(least) is None:
+            return prediction(request, source.answer(request), outcome, self.card, self.outside).fit or WITHIN_MARGIN
+        return WITHIN_MARGIN if isinstance(outcome(most), Ran) else DOES_NOT_FIT
+
+    def _request(self, phase: Phase, batch: int, context_tokens: int) -> Request:
         configuration = asked_configuration(self.configuration, phase, context_tokens)
         workload = Workload(configuration=configuration, phase=phase, context_tokens=context_tokens, batch=batch)
         label = self.card.label if self.card else ""
-        request = Request(workload=workload, shapes=self.shapes, config=str(self.config), gpu_label=label)
-        known = self.known[configuration, phase]
-        for source in known.sources:
-            requested = source(request)
-            if requested is not None:
-                return prediction(
-                    request,
-                    requested,
-                    self.card,
-                    resident_bytes=self.resident_bytes,
-                    excess=known.excess,
-                    workspace=self.workspace,
-                    outside=self.outside,
-                    seen=self._seen(workload),
-                )
+        return Request(workload=workload, shapes=self.shapes, config=str(self.config), gpu_label=label)
+
+    def _source(self, request: Request) -> tuple[Source, int]:
+        """The best source that has an answer, and the requested bytes."""
+        for source in self.sources[request.workload.configuration, request.workload.phase]:
+            if (found := source.requested(request)) is not None:
+                return source, found
         raise NothingKnown(self._why(request))
-
-    def _seen(self, workload: Workload) -> Seen | None:
-        """What was seen of a workload, or follows: below one that fits all fit, above one that does not none does.
-
-        That does not hold of a chunked prefill, whose rest may be padded.
-        """
-        if workload in self.seen or workload.configuration.prefill_chunk_tokens:
-            return self.seen.get(workload)
-        for other, seen in self.seen.items():
-            low, high = (workload, other) if seen.fit == FITS else (other, workload)
-            ordered = low.batch <= high.batch and low.context_tokens <= high.context_tokens
-            if ordered and other.phase == workload.phase and other.configuration == workload.configuration:
-                return seen
-        return None
 
     def _why(self, request: Request) -> str:
         configuration = request.workload.configuration

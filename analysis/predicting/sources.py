@@ -49,20 +49,33 @@ class Answer:
 
 Outcome = Callable[[int | None], Ran | OutOfRoom | None]
 """What becomes of a workload if the driver has so many bytes to give, ``None`` for without end; ``None`` if unknown."""
-Source = Callable[[Request], tuple[Answer, Outcome] | None]
-"""``None`` where the source has nothing to say about a request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One place where answers come from.
+
+    requested: the bytes alone, ``None`` where the source has nothing to say about a request. answer: all that it knows
+    of a request that it has something to say about. outcome: what becomes of it on a card.
+    """
+
+    requested: Callable[[Request], int | None]
+    answer: Callable[[Request], Answer]
+    outcome: Callable[[Request], Outcome]
 
 
 def counted_source(found: dict[Workload, Measured], environment: Environment, origin: str) -> Source:
     """The stored points of this very card, measured or emulated."""
     basis = HERE[kind_of(environment).word]
 
-    def answer(request: Request) -> tuple[Answer, Outcome] | None:
+    def requested(request: Request) -> int | None:
         outcome = found.get(request.workload)
-        if outcome is None:
-            return None
+        return None if outcome is None else outcome.warm.requested_bytes
+
+    def answer(request: Request) -> Answer:
+        outcome = found[request.workload]
         peak = outcome.warm
-        counted = Answer(
+        return Answer(
             requested_bytes=peak.requested_bytes,
             workspace_bytes=workspace_bytes(outcome),
             allocated_bytes=peak.allocated_bytes,
@@ -72,9 +85,8 @@ def counted_source(found: dict[Workload, Measured], environment: Environment, or
             origin=origin,
             stage=outcome.site.stage,
         )
-        return counted, lambda capacity: None
 
-    return answer
+    return Source(requested=requested, answer=answer, outcome=lambda request: lambda capacity: None)
 
 
 def derived_source(program: Program, device: Device) -> Source:
@@ -83,16 +95,17 @@ def derived_source(program: Program, device: Device) -> Source:
     software = f"transformers {environment.transformers}, fla {environment.fla}, torch {environment.torch}"
     origin = f"{program.derived.name} ({software})"
 
-    def answer(request: Request) -> tuple[Answer, Outcome] | None:
-        workload = request.workload
-        chunk = workload.configuration.prefill_chunk_tokens if workload.phase == "prefill" else 0
-        shape = request.batch, request.context_tokens, chunk
+    def requested(request: Request) -> int | None:
         try:
-            roomy = program.run(device, *shape)
+            peak, _ = program.requested(*_shape(request), device.multiprocessors)
         except OutsideDomain:
             return None
+        return peak + device.workspace_bytes
+
+    def answer(request: Request) -> Answer:
+        roomy = program.run(device, *_shape(request))
         assert isinstance(roomy, Ran), "a driver without end refuses nothing"
-        found = Answer(
+        return Answer(
             requested_bytes=roomy.peak.requested_bytes,
             workspace_bytes=device.workspace_bytes,
             allocated_bytes=roomy.peak.allocated_bytes,
@@ -100,17 +113,19 @@ def derived_source(program: Program, device: Device) -> Source:
             process_bytes=None,
             basis="derived from the program",
             origin=origin,
-            stage=stage_of(leading_piece(program, *shape)[0].module),
+            stage=stage_of(leading_piece(program, *_shape(request))[0].module),
         )
 
-        def outcome(capacity_bytes: int | None) -> Ran | OutOfRoom:
-            if capacity_bytes is None or roomy.peak.reserved_bytes <= capacity_bytes:
-                return roomy
-            return program.run(device, *shape, capacity_bytes=capacity_bytes)
+    def outcome(request: Request) -> Outcome:
+        return lambda capacity: program.run(device, *_shape(request), capacity_bytes=capacity)
 
-        return found, outcome
+    return Source(requested=requested, answer=answer, outcome=outcome)
 
-    return answer
+
+def _shape(request: Request) -> tuple[int, int, int]:
+    workload = request.workload
+    chunk = workload.configuration.prefill_chunk_tokens if workload.phase == "prefill" else 0
+    return request.batch, request.context_tokens, chunk
 
 
 def symbols_source(shapes: Shapes, capability: str, workspace: int) -> Source:
@@ -118,13 +133,15 @@ def symbols_source(shapes: Shapes, capability: str, workspace: int) -> Source:
     versions = " or ".join(sorted(symbols.TRANSFORMERS))
     origin = f"transformers {versions} and fla {symbols.FLA} in symbols; never run with this model"
 
-    def answer(request: Request) -> tuple[Answer, Outcome] | None:
+    def requested(request: Request) -> int | None:
         configuration = request.workload.configuration
-        if not symbols.knows(shapes, configuration):
-            return None
+        return answer(request).requested_bytes if symbols.knows(shapes, configuration) else None
+
+    def answer(request: Request) -> Answer:
         point = symbols.peak(shapes, request.workload, capability)
-        found = Answer(
-            requested_bytes=resident_bytes(shapes, configuration.model_class) + point.bytes + workspace,
+        resident = resident_bytes(shapes, request.workload.configuration.model_class)
+        return Answer(
+            requested_bytes=resident + point.bytes + workspace,
             workspace_bytes=workspace,
             allocated_bytes=None,
             reserved_bytes=None,
@@ -133,6 +150,5 @@ def symbols_source(shapes: Shapes, capability: str, workspace: int) -> Source:
             origin=origin,
             stage=point.stage,
         )
-        return found, lambda capacity: None
 
-    return answer
+    return Source(requested=requested, answer=answer, outcome=lambda request: lambda capacity: None)

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vram_ledger.analysis.ground.kinds import kind_of
 from vram_ledger.harness.records import ResultsFile
@@ -47,5 +48,14 @@ def workspace_of(label: str, on_card: Iterable[ResultsFile], gpus: Path) -> Work
 
 def capability_of(label: str, gpus: Path) -> str:
     """The compute capability of the card of a label of ``gpus.toml``, "" for any card."""
-    sections = tomllib.loads(gpus.read_text(encoding="utf-8"))
-    return str(sections.get(label, {}).get("capability", ""))
+    return str(_section(label, gpus).get("capability", ""))
+
+
+def multiprocessors_of(label: str, gpus: Path) -> int:
+    """The number of multiprocessors of the card of a label of ``gpus.toml``."""
+    return int(_section(label, gpus)["multiprocessors"])
+
+
+def _section(label: str, gpus: Path) -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads(gpus.read_text(encoding="utf-8")).get(label, {})
+    return found
