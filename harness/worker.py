@@ -140,7 +140,9 @@ class Worker:
         self.device.guessed()  # what went before is not this workload's
         log = event_log(self._built(), workload, filled)
         if guessed := self.device.guessed():
-            raise ValueError(f"the program looks at values of the card at {guessed[0].source}, which an emulated card lacks")
+            raise ValueError(
+                f"the program looks at values of the card at {guessed[0].source}, which an emulated card lacks"
+            )
         return log
 
     def out_of_memory(self, error: BaseException) -> OutOfMemory:

@@ -7,8 +7,8 @@ import torch
 
 from tests.conftest import BIG, NANO, Ask
 from vram_ledger.harness.devices.attention import kernel_of
-from vram_ledger.harness.splits import splits_of
 from vram_ledger.harness.events import EventLog, signed_sizes
+from vram_ledger.harness.splits import splits_of
 
 SHAPES: list[tuple[str, int, int, dict[str, Any]]] = [
     ("prefill", 1, 1, {}),

@@ -107,9 +107,7 @@ def steps_of(tokens: Iterable[int], alive: list[int], first: int) -> Iterator[li
     yield steps
 
 
-def carried_out(
-    allocator: CachingAllocator, tokens: Iterable[int], sizes: Sequence[int]
-) -> AllocationFailure | None:
+def carried_out(allocator: CachingAllocator, tokens: Iterable[int], sizes: Sequence[int]) -> AllocationFailure | None:
     """Puts a program through an allocator that has none alive; what it ends with, if it does not fit."""
     for number, steps in enumerate(steps_of(tokens, [], allocator.requests)):
         if number:

@@ -60,4 +60,3 @@ def ledger_markdown(program: Program, piece: Piece, shape: Shape) -> Iterator[st
                 f"| {line.source} | {_form(line, piece)} | {bytes_there:,} |"
             )
     yield f"| **sum = peak** | | | **{form}** | **{piece_bytes(piece, regime, shape):,}** |"
-

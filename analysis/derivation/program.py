@@ -1,7 +1,7 @@
 """A derived program ready to be asked: what it requests at a shape, and what the allocator of a card makes of that."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 

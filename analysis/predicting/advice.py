@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from vram_ledger.analysis.derivation.program import OutOfRoom
 from vram_ledger.analysis.formula.shapes import vision_parameters
 from vram_ledger.analysis.formula.terms import element_bytes
 from vram_ledger.analysis.ground.cards import Card, read_cards, sizes_text
@@ -35,6 +36,18 @@ def advice(predictors: Predictors, found: Prediction, chunk: int) -> Iterator[st
         yield f"The prefill that it follows, {how}: {span(before)}, {before.verdict}."
     if before.verdict != FITS and before.workload.configuration.cache == "dynamic":
         yield from _smaller_chunks(predictors, batch, context, chunk)
+
+
+def failure_text(failed: OutOfRoom) -> str:
+    """The request that finds no memory, as torch's own message has it, and what makes it."""
+    failure, origin = failed.failure, failed.origin
+    where = (
+        "building the model" if origin is None else f"{origin.op} in {origin.module or 'the model'} ({origin.source})"
+    )
+    return (
+        f"out of memory in {where}: tried to allocate {failure.asked_bytes / 2**30:,.2f} GiB, "
+        f"{failure.free_bytes / 2**30:,.2f} GiB free, {failure.held.allocated_bytes / 2**30:,.2f} GiB allocated"
+    )
 
 
 def weights_text(predictor: Predictor, card: Card, least_bytes: int = 0) -> str | None:

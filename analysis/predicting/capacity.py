@@ -1,20 +1,21 @@
 """How much fits: the longest context for each batch and the largest batch for each context, for sure and perhaps.
 
-A peak of a dynamic cache never falls with the batch, nor with the context, so the boundary is found by halving. In a
-chunked prefill it may: a rest that is no multiple of 8 tokens has its mask padded. There, contexts are counted in
-whole chunks, and one counts only if the rest of one token less fits as well: then every shorter context does. Shapes
-at which a decode step may have its old cache pinned are set aside; there only a prediction of that very shape holds.
+What is requested grows with batch and context, what the allocator needs does not always: freed blocks fit one size and
+not the next (27B, decode, batch 13: some contexts shorter than the longest that fits do not fit). So the longest is
+found by halving and then looked at from below, at :data:`LOOKED_AT` contexts: "certain" is one below which none of them
+was seen to fail.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vram_ledger.analysis.ground.kinds import WORDS, Word
-from vram_ledger.analysis.predicting.prediction import DOES_NOT_FIT, FITS, Fit, judged
+from vram_ledger.analysis.ground.kinds import Word
+from vram_ledger.analysis.predicting.prediction import DOES_NOT_FIT, FITS, Fit
 from vram_ledger.analysis.predicting.predictor import Predictor
 from vram_ledger.harness.records import Phase
 
 MOST_BATCH = 1024
+LOOKED_AT = 6
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 CONTEXTS = (1024, 4096, 16_384, 32_768, 65_536, 131_072, 262_144)
 
@@ -68,51 +69,47 @@ def frontier(
 
     most_context = min(most_context or predictor.most_context_tokens, predictor.most_context_tokens)
     contexts = [c for c in contexts if c <= most_context]
-    words: set[Word] = set()
+    known: dict[tuple[int, int], Fit] = {}
 
-    def verdict(batch: int, context_tokens: int) -> Fit | None:
-        found = predictor.predict(phase, batch, context_tokens)
-        words.update(found.words)
-        if found.card is None or found.seen is not None:
-            return found.verdict
-        return judged(found.least_bytes, found.most_bytes - found.pinned_bytes, found.card)
+    def verdict(batch: int, context_tokens: int) -> Fit:
+        if (batch, context_tokens) not in known:
+            known[batch, context_tokens] = predictor.fit(phase, batch, context_tokens)
+        return known[batch, context_tokens]
 
-    found_contexts = tuple(_longest(b, lambda n, b=b: verdict(b, n), most_context, chunk) for b in batches)  # type: ignore[misc]
-    found_batches = tuple(_largest(c, lambda n, c=c: verdict(n, c)) for c in contexts)  # type: ignore[misc]
+    longest = tuple(_ends(b, lambda n, b=b: verdict(b, n), most_context, chunk or 1) for b in batches)  # type: ignore[misc]
+    largest = tuple(_ends(c, lambda n, c=c: verdict(n, c), MOST_BATCH, 1) for c in contexts)  # type: ignore[misc]
     return Frontier(
         gpu=predictor.card.label,
         phase=phase,
         chunk_tokens=chunk,
-        contexts=found_contexts,
-        batches=found_batches,
-        words=tuple(word for word in WORDS if word in words),
+        contexts=longest,
+        batches=largest,
+        words=predictor.words(phase),
     )
 
 
-def _longest(batch: int, verdict: Callable[[int], Fit | None], most: int, chunk: int) -> Largest:
-    return Largest(
-        at=batch,
-        certain=_context(lambda n: verdict(n) == FITS, most, chunk),
-        possible=_context(lambda n: verdict(n) != DOES_NOT_FIT, most, chunk),
-        most=most // chunk * chunk if 0 < chunk <= most else most,
-    )
+def _ends(at: int, verdict: Callable[[int], Fit], most: int, unit: int) -> Largest:
+    """Both ends of an axis, in whole units; less than one unit is counted singly."""
+    if 1 < unit <= most and verdict(unit) != DOES_NOT_FIT:
+        certain = unit * _surely(lambda n: verdict(n * unit) == FITS, most // unit)
+        possible = unit * _last(lambda n: verdict(n * unit) != DOES_NOT_FIT, most // unit)
+        return Largest(at=at, certain=certain, possible=max(certain, possible), most=most // unit * unit)
+    certain = _surely(lambda n: verdict(n) == FITS, most)
+    possible = _last(lambda n: verdict(n) != DOES_NOT_FIT, most)
+    return Largest(at=at, certain=certain, possible=max(certain, possible), most=most)
 
 
-def _largest(context_tokens: int, verdict: Callable[[int], Fit | None]) -> Largest:
-    return Largest(
-        at=context_tokens,
-        certain=_last(lambda n: verdict(n) == FITS, MOST_BATCH),
-        possible=_last(lambda n: verdict(n) != DOES_NOT_FIT, MOST_BATCH),
-        most=MOST_BATCH,
-    )
+def _surely(holds: Callable[[int], bool], most: int) -> int:
+    """The last for which a thing holds, such that it holds of all below that are looked at."""
+    end = _last(holds, most)
+    while fails := [n for n in _below(end) if not holds(n)]:
+        end = _last(holds, fails[0] - 1)
+    return end
 
 
-def _context(holds: Callable[[int], bool], most: int, chunk: int) -> int:
-    """The longest context for which a thing holds; beyond one chunk, in whole chunks and their largest rests."""
-    if not chunk:
-        return _last(holds, most)
-    whole = _last(lambda n: holds(n * chunk) and (n == 1 or holds(n * chunk - 1)), most // chunk)
-    return whole * chunk or _last(holds, min(chunk - 1, most))
+def _below(end: int) -> list[int]:
+    """Numbers below an end, the nearer the denser."""
+    return sorted({end - end // 2**k for k in range(1, LOOKED_AT + 1)} - {end, 0})
 
 
 def _last(holds: Callable[[int], bool], most: int) -> int:

@@ -47,7 +47,9 @@ class Library:
     @classmethod
     def of(cls, *folders: Path) -> "Library":
         """Opens results folders; by default the published ones, and what was derived here (``runs``)."""
-        return cls(folders=folders or (RESULTS, RUNS), program=functools.cache(lambda path: Program(read_derived(path))))
+        return cls(
+            folders=folders or (RESULTS, RUNS), program=functools.cache(lambda path: Program(read_derived(path)))
+        )
 
     def predictor(
         self,
@@ -119,7 +121,9 @@ class Library:
                     yield counted_source(_ran(results, configuration), results.environment, results.path.name)
         capability, workspace = capability_of(label, GPUS), workspace_of(label, on_card, GPUS)
         wanted = derived_on(capability, phase, configuration) if label else FLASH
-        paths = self._paths("*", "derived", f"{escape(configuration.model)}.{_program_of(configuration)}.{phase}.*.json")
+        paths = self._paths(
+            "*", "derived", f"{escape(configuration.model)}.{_program_of(configuration)}.{phase}.*.json"
+        )
         chosen = [p for p in map(self.program, paths) if p.derived.environment.gpu_capability == wanted]
         for program in sorted(chosen, key=lambda p: version(p.derived.environment.transformers), reverse=True):
             if transformers in ("", program.derived.environment.transformers):

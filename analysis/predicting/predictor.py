@@ -10,7 +10,17 @@ from vram_ledger.analysis.estimating.breakdown import Request
 from vram_ledger.analysis.formula.shapes import Shapes, resident_bytes
 from vram_ledger.analysis.formula.terms import element_bytes
 from vram_ledger.analysis.ground.cards import Card, sizes_text
-from vram_ledger.analysis.predicting.prediction import DOES_NOT_FIT, FITS, WITHIN_MARGIN, Fit, Outside, Prediction, Seen, prediction
+from vram_ledger.analysis.ground.kinds import Word
+from vram_ledger.analysis.predicting.prediction import (
+    DOES_NOT_FIT,
+    FITS,
+    WITHIN_MARGIN,
+    Fit,
+    Outside,
+    Prediction,
+    Seen,
+    prediction,
+)
 from vram_ledger.analysis.predicting.program import MASK_TOKENS
 from vram_ledger.analysis.predicting.sources import Source
 from vram_ledger.errors import InputError, NothingKnown
@@ -74,6 +84,12 @@ class Predictor:
         workload = Workload(configuration=configuration, phase=phase, context_tokens=context_tokens, batch=batch)
         label = self.card.label if self.card else ""
         return Request(workload=workload, shapes=self.shapes, config=str(self.config), gpu_label=label)
+
+    def words(self, phase: Phase) -> tuple[Word, ...]:
+        """The kinds of number that the best source of a phase's verdicts is made from."""
+        request = self._request(phase, 1, 1)
+        source, _ = self._source(request)
+        return (source.answer(request).word,)
 
     def _source(self, request: Request) -> tuple[Source, int]:
         """The best source that has an answer, and the requested bytes."""

@@ -15,11 +15,14 @@ from vram_ledger.home import GPUS, RUNS
 from vram_ledger.names import sequences, tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vram_ledger.analysis.predicting.advice import Predictors
     from vram_ledger.analysis.predicting.capacity import Frontier
     from vram_ledger.analysis.predicting.prediction import Prediction
     from vram_ledger.analysis.predicting.predictor import Predictor
 
+REQUESTED = "requested"
 CAPACITY = {0: "predicted", 1: "does not fit", 4: "nothing is sure to fit"}
 DEFAULT_CONTEXT, DEFAULT_BATCH, DEFAULT_PHASE, WIDE_COLUMNS = "4096", "1", "prefill", 104
 
@@ -97,10 +100,10 @@ def _predictors(model: str, variant: str, gpu: str, memory: str, free: str, tran
 
 def _print(found: "Prediction", defaults: dict[str, bool], class_note: str | None) -> None:
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
     from vram_ledger.analysis.evidence.tables import configuration_text, console
+    from vram_ledger.analysis.predicting.advice import failure_text
 
     out, workload = console(), found.workload
     out.print(configuration_text(workload.configuration), markup=False, soft_wrap=True)
@@ -118,26 +121,37 @@ def _print(found: "Prediction", defaults: dict[str, bool], class_note: str | Non
     for name in ("bytes", *units):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("from", overflow="fold")
-    for term in found.terms:
-        name = f"{term.name} ({found.stage})" if term.name == "transient" and found.stage else term.name
-        ends = tuple(dict.fromkeys((term.least_bytes, term.most_bytes)))
-        exact = f"{term.bytes:,}" if len(ends) == 1 else "–"
-        sizes = (" to ".join(f"{end / unit:,.3f}" for end in ends) for unit in units.values())
-        table.add_row(name, exact, *sizes, escape(term.source))
+    for name, least, most, source in _rows(found):
+        if name == REQUESTED:
+            table.add_section()
+        ends = tuple(dict.fromkeys((least, most)))
+        exact = f"{least:,}" if len(ends) == 1 else "–"
+        table.add_row(name, exact, *(" to ".join(f"{e / unit:,.3f}" for e in ends) for unit in units.values()), source)
     out.print(table)
-    out.print(f"requested: {found.requested_bytes:,} B, {found.basis}: {found.origin}", markup=False, soft_wrap=True)
-    out.print(
-        "torch.cuda.max_memory_allocated() shows that or a little more: blocks are rounded up. The allocator's term is "
-        "what a card must have beyond it.",
-        markup=False,
-        soft_wrap=True,
-    )
-    out.print(f"needs {sizes_text(found.least_bytes, found.most_bytes)} on the card, all included", markup=False)
+    out.print(f"{found.basis}: {found.origin}", markup=False, soft_wrap=True)
     if found.card is not None:
         card, seen = found.card, f" ({found.seen.word}: seen on this card)" if found.seen else ""
         has = sizes_text(card.least_bytes, card.most_bytes)
         out.print(f"{card.label} has {has}, {card.source}", markup=False, soft_wrap=True)
+        if found.failed is not None:
+            out.print(failure_text(found.failed), markup=False, soft_wrap=True)
         out.print(f"{found.verdict}{seen}", style="bold", markup=False)
+
+
+def _rows(found: "Prediction") -> "Iterator[tuple[str, int, int, str]]":
+    """The lines of the table: name, least and most bytes, source."""
+    for term in found.terms:
+        name = f"{term.name} ({found.stage})" if term.name == "transient" and found.stage else term.name
+        yield name, term.least_bytes, term.most_bytes, term.source
+    yield REQUESTED, found.requested_bytes, found.requested_bytes, "the sum: what the program asks for"
+    if found.allocated_bytes is not None:
+        yield "allocated", found.allocated_bytes, found.allocated_bytes, "torch.cuda.max_memory_allocated()"
+    if found.reserved_bytes is not None:
+        retries = f", the cache given back {found.retries} times" if found.retries else ""
+        yield "reserved", found.reserved_bytes, found.reserved_bytes, f"torch.cuda.max_memory_reserved(){retries}"
+        outside = found.outside
+        yield outside.name, outside.least_bytes, outside.most_bytes, outside.source
+        yield "process", found.least_bytes, found.most_bytes, "what nvidia-smi shows"
 
 
 def show_capacity(
@@ -182,7 +196,6 @@ def _print_frontiers(predictor: "Predictor", found: "list[Frontier]") -> None:
 
     from vram_ledger.analysis.evidence.tables import configuration_text, console
     from vram_ledger.analysis.ground.kinds import predicted_banner
-    from vram_ledger.analysis.predicting.pinned import pins
 
     out = console()
     assert predictor.card is not None
@@ -210,14 +223,6 @@ def _print_frontiers(predictor: "Predictor", found: "list[Frontier]") -> None:
         out.print(
             "Where a decode's context is longer than the prefill's, its prompt has to be fed in chunks; CHUNK=8192 "
             "says how far that goes.",
-            markup=False,
-            soft_wrap=True,
-        )
-    batches = [at for at in decode if decode[at].possible and pins(predictor.shapes, predictor.configuration, at)]
-    if batches:
-        out.print(
-            f"At batch {', '.join(map(str, batches))} a decode step may need its cache once more at some contexts; "
-            "predict says at which.",
             markup=False,
             soft_wrap=True,
         )
