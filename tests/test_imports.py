@@ -10,12 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 BELOW = {"vram_ledger.home", "vram_ledger.errors", "vram_ledger.names"}
-GROUND = {
-    "vram_ledger.harness.records",
-    "vram_ledger.harness.lines",
-    "vram_ledger.harness.events",
-    "vram_ledger.harness.splits",
-}
+GROUND = {f"vram_ledger.harness.{name}" for name in ("records", "lines", "events", "splits")}
 # Of analysis, from the ground up: a room may import from those before it.
 ROOMS = (
     "ground",

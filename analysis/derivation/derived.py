@@ -55,7 +55,9 @@ class Origin:
 class Build:
     """What building the model asks of the allocator, from the start of the process on.
 
-    sizes: bytes, by number; number 0 is the libraries' workspace, of which each card has its own. steps: see :mod:`analysis.allocation.steps`. resident_bytes, residents: weights and buffers, and how many tensors they are.
+    sizes: bytes, by number; number 0 is the libraries' workspace, of which each card has its own. steps: see
+    :mod:`analysis.allocation.steps`. resident_bytes, residents: weights and buffers, and how many tensors they are.
+    :mod:`analysis.allocation.steps`. resident_bytes, residents: weights and buffers, and how many tensors they are.
     """
 
     sizes: tuple[int, ...]

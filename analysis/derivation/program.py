@@ -12,6 +12,7 @@ from vram_ledger.analysis.allocation.settings import Rules, allocator
 from vram_ledger.analysis.allocation.steps import RELEASE, carried_out, steps_of, unfolded
 from vram_ledger.analysis.derivation.derived import Derived, Origin, OutsideDomain, Regime
 from vram_ledger.analysis.derivation.forms import Call, Ints, Shape, calls_at, shape_factors
+from vram_ledger.harness.records import Workload
 from vram_ledger.harness.splits import UNSOLVED, splits
 
 During = Literal["build", "cache", "forward"]
@@ -205,6 +206,12 @@ class Program:
         own = allocator(device.rules, capacity_bytes, device.total_bytes)
         sizes = (device.workspace_bytes, *build.sizes[1:])
         return carried_out(own, tokens_of(build.steps), sizes) or own
+
+
+def shape_of(workload: Workload) -> tuple[int, int, int]:
+    """Batch, context and chunk of a workload, as a program is asked for them; a decode step has no chunks."""
+    chunk = workload.configuration.prefill_chunk_tokens if workload.phase == "prefill" else 0
+    return workload.batch, workload.context_tokens, chunk
 
 
 def _course(derived: Derived, regime: Regime) -> Course:

@@ -4,8 +4,8 @@ import hashlib
 from pathlib import Path
 
 from vram_ledger.analysis.calibrating.calibration import Calibration, read_calibration
-from vram_ledger.analysis.derivation.derived import Derived
 from vram_ledger.analysis.derivation.derived_files import stored_formulas
+from vram_ledger.analysis.derivation.program import Program
 from vram_ledger.analysis.evidence.lines import MixedError
 from vram_ledger.analysis.formula.config import read_shapes
 from vram_ledger.analysis.formula.shapes import Shapes
@@ -72,9 +72,9 @@ def calibration_path(results: ResultsFile) -> Path:
     return results.path.with_name(f"{model_of(results)}.calibration.json")
 
 
-def formulas_for(results: ResultsFile) -> tuple[Derived, ...]:
+def formulas_for(results: ResultsFile) -> tuple[Program, ...]:
     """The derived formulas of the measured model, of whatever software and card; those of this very card first."""
     folders = sorted(RESULTS.glob("*/derived"))
-    own = f"fake-{results.environment.card}"
+    own = f"emulated-{results.environment.card}"
     folders.sort(key=lambda folder: folder.parent.name != own)
     return tuple(Program(formula) for folder in folders for formula in stored_formulas(folder, model_of(results)))

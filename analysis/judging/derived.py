@@ -9,7 +9,7 @@ inside, where no replay sees it, and its tolerance is 0 as well.
 from collections.abc import Iterable
 
 from vram_ledger.analysis.derivation.derived import OtherProgram, OutsideDomain
-from vram_ledger.analysis.derivation.program import Program
+from vram_ledger.analysis.derivation.program import Program, shape_of
 from vram_ledger.analysis.evidence.lines import workspace_bytes
 from vram_ledger.analysis.evidence.verdict import Verdict, point, size
 from vram_ledger.analysis.formula.terms import phase_regime
@@ -29,7 +29,9 @@ def judge_derived(
     """One verdict a phase that has a formula of this program, by the nearest one; none where there is no such."""
     nearest: dict[Phase, tuple[Program, dict[Workload, Measured]]] = {}
     for program in sorted(formulas, key=lambda f: f.derived.distance(environment)):
-        points = {w: m for w, m in ran.items() if w.phase == program.derived.phase and _same(program, w, environment, m)}
+        points = {
+            w: m for w, m in ran.items() if w.phase == program.derived.phase and _same(program, w, environment, m)
+        }
         if points:
             nearest.setdefault(program.derived.phase, (program, points))
     verdicts: list[Verdict] = []
@@ -59,7 +61,7 @@ def _own_kernel(
     """What the peak has over the formula where it stands in a kernel that the formula does not have."""
     over = {w: m.warm.requested_bytes - workspace_bytes(m) - _peak(program, w) for w, m in points.items()}
     workload = max(over, key=lambda w: (over[w], size(w)))
-    kernel = points[workload].kernels.attention
+    kernel, ours = points[workload].kernels.attention, program.derived.kernels.attention
     return Verdict(
         configuration=configuration,
         term=OWN_TERM,
@@ -74,23 +76,18 @@ def _own_kernel(
         reference=point(workload),
         difference_bytes=over[workload],
         tolerance_bytes=None,
-        cause=f"{kernel} at {points[workload].site.source}; the formula's program takes {program.derived.kernels.attention}",
+        cause=f"{kernel} at {points[workload].site.source}; the formula's program takes {ours}",
     )
 
 
-def _at(workload: Workload) -> tuple[int, int, int]:
-    chunk = workload.configuration.prefill_chunk_tokens if workload.phase == "prefill" else 0
-    return workload.batch, workload.context_tokens, chunk
-
-
 def _peak(program: Program, workload: Workload) -> int:
-    return program.peak_bytes(*_at(workload))
+    return program.peak_bytes(*shape_of(workload))
 
 
 def _same(program: Program, workload: Workload, environment: Environment, measured: Measured) -> bool:
     try:
         program.derived.check(workload, environment, measured.kernels)
-        program.peak_bytes(*_at(workload))
+        program.peak_bytes(*shape_of(workload))
     except (OtherProgram, OutsideDomain):
         return False
     return True
@@ -125,7 +122,7 @@ def _every_point(
 def _difference(program: Program, w: Workload, m: Measured) -> tuple[int, Workload, int, str]:
     """The larger of the two differences, what was expected there, and what it is if not of the program."""
     workspace = workspace_bytes(m)
-    peak, held = f(*_at(w)) for f in (program.peak_bytes, program.held_bytes))
+    peak, held = program.requested(*shape_of(w))
     pairs = [
         (m.warm.requested_bytes - workspace - peak, w, peak, "memory inside an op, which no replay sees"),
         (m.held_bytes - workspace - held, w, held, "memory held, which no replay sees"),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from vram_ledger.analysis.calibrating.calibration import Calibration, comparable
-from vram_ledger.analysis.derivation.derived import Derived
+from vram_ledger.analysis.derivation.program import Program
 from vram_ledger.analysis.evidence.fit import Coefficient, Fit, Unidentifiable
 from vram_ledger.analysis.evidence.lines import FittedTerm, Sample, counting, fitted_terms, measured, unattributed_bytes
 from vram_ledger.analysis.evidence.verdict import GRANULE_BYTES, Verdict, decide, point, size
@@ -32,7 +32,7 @@ def judge(
     *,
     calibration: Calibration | None = None,
     replay_moved: bool | None = None,
-    derived: Sequence[Derived] = (),
+    derived: Sequence[Program] = (),
 ) -> tuple[Verdict, ...]:
     """Every term's verdict, by configuration in the file's order.
 

@@ -1,250 +1,140 @@
-"""Scores on points that an answer was not made from: other contexts, other batches, another grid, another model.
+"""The predicted bytes held against those that a card, emulated or real, counted at shapes that it was asked for.
 
-Every answer states an interval; what counts is the share of points inside. A source that does not answer a point
-(outside what it was fitted to) is not wrong about it: how many it answered stands beside.
+The files are those of ``make boundary``: workloads that were run once, or that a card had no memory for, and edges that
+bisection found. Of every one the derived program says beforehand what the allocator comes to, or which request finds no
+memory; nothing of the files goes into that answer.
 """
 
-import dataclasses
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from vram_ledger.analysis.calibrating.calibration import NotCalibrated, make_calibration
-from vram_ledger.analysis.derivation.derived import SOURCE_FIELDS
-from vram_ledger.analysis.estimating.breakdown import Request
-from vram_ledger.analysis.evidence.lines import workspace_bytes
+from vram_ledger.analysis.allocation.settings import rules_of
+from vram_ledger.analysis.derivation.derived import OutsideDomain
+from vram_ledger.analysis.derivation.derived_files import variant_of
+from vram_ledger.analysis.derivation.program import Device, OutOfRoom, Program, Ran, shape_of
 from vram_ledger.analysis.evidence.tables import banner_lines
-from vram_ledger.analysis.formula.shapes import Shapes
-from vram_ledger.analysis.ground.kinds import WORDS, Kind, kind_of
-from vram_ledger.analysis.ground.markdown import gb, percent, table
-from vram_ledger.analysis.judging.drift import all_fitted_terms, judge
-from vram_ledger.analysis.predicting.pinned import pinned_bytes
-from vram_ledger.analysis.predicting.simulated import NEAREST, Excess, Simulated, SimulatedPoint
-from vram_ledger.analysis.predicting.sources import Source, calibrated_source, program_source
-from vram_ledger.analysis.refereeing.campaign import Campaign
-from vram_ledger.harness.records import PHASES, Measurement, Workload
+from vram_ledger.analysis.ground.kinds import KINDS, WORDS, kind_of
+from vram_ledger.analysis.ground.markdown import table
+from vram_ledger.harness.records import Edge, Fits, OutOfMemory, Phase, Probe, ResultsFile
 
 HEADER = (
-    "answered from", "asked about", "which were", "points", "answered", "inside", "median error, GB", "worst error, GB",
-    "median width, GB",
+    "card", "kind", "model", "variant", "phase", "rules", "workloads", "fit", "out of memory", "foretold",
+    "requested, B", "allocated, B", "reserved, B", "edges", "foretold",
 )  # fmt: skip
-READ_OFF = ("qwen3.5-27b", "qwen3.5-64l-mini", "qwen3.5-64l-nano")  # whose ledgers the program was read off
-FOLDS = 10
-OTHERS, ITS_OWN = "other models' allocator", "its own allocator, a tenth left out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """An answer as its middle and bounds."""
+class Held:
+    """One file's workloads of a phase beside what was foretold.
 
-    bytes: int
-    least_bytes: int
-    most_bytes: int
+    apart: of those that fit, the largest differences of requested, allocated and reserved. right: outcomes that were
+    foretold, for one out of memory the request that failed and what was free. edges, edges_right: those of the file.
+    """
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldOut:
-    """Answers beside what was found, point by point; ``None`` where there was no answer. kind: of what was found."""
-
-    source: str
-    asked: str
-    kind: Kind
-    pairs: tuple[tuple[Interval | None, int], ...]
-
-    @property
-    def answered(self) -> tuple[tuple[Interval, int], ...]:
-        """The points that were answered."""
-        return tuple((answer, found) for answer, found in self.pairs if answer is not None)
-
-    @property
-    def inside(self) -> int:
-        """How many of those lie inside the stated interval."""
-        return sum(answer.least_bytes <= found <= answer.most_bytes for answer, found in self.answered)
+    card: str
+    kind: str
+    model: str
+    variant: str
+    phase: Phase
+    rules: str
+    fit: int
+    out_of_memory: int
+    right: int
+    apart: tuple[int, int, int]
+    edges: int
+    edges_right: int
 
 
-def other_points(campaign: Campaign, word: str, key: Callable[[Measurement], int]) -> HeldOut:
-    """Each point answered from a fit to those of the same campaign that differ in ``key``, in words ``word``."""
-    results = campaign.results
-    sources: dict[int, Source] = {}
-    for value in sorted({key(m) for m in results.measurements}):
-        part = dataclasses.replace(results, measurements=tuple(m for m in results.measurements if key(m) != value))
-        try:
-            made = make_calibration(part, all_fitted_terms(part), judge(part, campaign.shapes), f"other {word}")
-        except NotCalibrated:  # the points that are left can't tell every coefficient
-            sources[value] = _silent
-        else:
-            sources[value] = calibrated_source(made, results.environment.card)
-    pairs = []
-    for point in campaign.points:
-        measurement = Measurement(workload=point.request.workload, repeat=0, outcome=point.outcome)
-        answer = _asked(sources[key(measurement)], point.request)
-        pairs.append((answer, point.outcome.warm.requested_bytes - workspace_bytes(point.outcome)))
-    return HeldOut(
-        source=f"a fit to all other {word}",
-        asked=f"{campaign.model} on {results.environment.card}, its campaign",
-        kind=kind_of(results.environment),
-        pairs=tuple(pairs),
+def held_out(results: ResultsFile, program_of: Callable[[Phase], Program | None]) -> Iterator[Held]:
+    """A row a phase; none of a phase of which no program is stored."""
+    standard = results.standards[-1]
+    environment = results.environment
+    total = environment.gpu_total_bytes or 0
+    rules = rules_of(environment)
+    device = Device(
+        multiprocessors=environment.gpu_multiprocessors or 0,
+        workspace_bytes=standard.workspace_bytes,
+        total_bytes=total,
+        rules=rules,
     )
-
-
-def _silent(request: Request) -> None:
-    """The source that has no answer."""
-
-
-def other_grid(campaign: Campaign, simulated: Simulated) -> HeldOut:
-    """Random shapes of the same configuration answered from the campaign's calibration, a card's workspace left out."""
-    assert campaign.calibration is not None, "only a calibrated campaign can answer"
-    environment = campaign.results.environment
-    source = calibrated_source(campaign.calibration, environment.card)
-    name = f"the calibration on {environment.card} ({kind_of(environment).word})"
-    return _random_shapes(name, source, simulated, campaign.shapes)
-
-
-def other_models(simulated: Simulated, shapes: Shapes) -> HeldOut:
-    """Random shapes of a model answered by the program in symbols, which was read off the 27B's ledgers."""
-    return _random_shapes("the family's program in symbols", _program(simulated, shapes), simulated, shapes)
-
-
-def _program(simulated: Simulated, shapes: Shapes) -> Source:
-    """The program in symbols on the card that the points were replayed for."""
-    return program_source(shapes, simulated.environment.gpu_capability or "")
-
-
-def other_allocators(own: Simulated, others: Sequence[Simulated], shapes: Shapes) -> HeldOut:
-    """What a device must have: the program's requested bytes, and the allocator's excess as other models have it."""
-    shares = {phase: [share for other in others for share in other.shares(phase)] for phase in PHASES}
-    margins = {phase: Excess(found) for phase, found in shares.items()}
-    pairs = [_least_device(own, point, margins[point.phase], shapes) for point in own.points]
-    return _of_simulated(OTHERS, own, "least device", pairs)
-
-
-def own_allocator(own: Simulated, shapes: Shapes) -> HeldOut:
-    """The same from the model's own points, a tenth of them left out at a time and asked about."""
-    pairs = []
-    for fold in range(FOLDS):
-        rest = dataclasses.replace(own, points=tuple(p for i, p in enumerate(own.points) if i % FOLDS != fold))
-        margins = {phase: Excess(rest.shares(phase)) for phase in PHASES}
-        pairs += [_least_device(own, point, margins[point.phase], shapes) for point in own.points[fold::FOLDS]]
-    return _of_simulated(ITS_OWN, own, "least device", pairs)
-
-
-def _least_device(own: Simulated, point: SimulatedPoint, excess: Excess, shapes: Shapes) -> tuple[Interval | None, int]:
-    request = _request(own, point, shapes)
-    answer = _with_excess(_asked(_program(own, shapes), request), excess, own.resident_bytes)
-    pinned = pinned_bytes(shapes, request.workload)
-    return (answer and dataclasses.replace(answer, most_bytes=answer.most_bytes + pinned)), point.least_bytes
-
-
-def _with_excess(answer: Interval | None, excess: Excess, resident_bytes: int) -> Interval | None:
-    if answer is None:
-        return None
-    least, most = excess.bytes(answer.bytes - resident_bytes)
-    return Interval(
-        bytes=answer.bytes + (least + most) // 2,
-        least_bytes=answer.least_bytes + least,
-        most_bytes=answer.most_bytes + most,
-    )
-
-
-def _random_shapes(name: str, source: Source, simulated: Simulated, shapes: Shapes) -> HeldOut:
-    pairs = [(_asked(source, _request(simulated, p, shapes)), p.requested_bytes) for p in simulated.points]
-    return _of_simulated(name, simulated, "random shapes", pairs)
-
-
-def _of_simulated(
-    source: str, simulated: Simulated, what: str, pairs: Sequence[tuple[Interval | None, int]]
-) -> HeldOut:
-    kind = kind_of(simulated.environment)
-    return HeldOut(source=source, asked=f"{_name(simulated)}: {what}", kind=kind, pairs=tuple(pairs))
-
-
-def _request(simulated: Simulated, point: SimulatedPoint, shapes: Shapes) -> Request:
-    workload = Workload(
-        configuration=simulated.configuration,
-        phase=point.phase,
-        context_tokens=point.context_tokens,
-        batch=point.batch,
-    )
-    return Request(workload=workload, shapes=shapes, config=simulated.configuration.model)
-
-
-def _asked(source: Source, request: Request) -> Interval | None:
-    found = source(request)
-    if found is None:
-        return None
-    half = found.half_width_bytes
-    return Interval(bytes=found.bytes, least_bytes=found.bytes - half, most_bytes=found.bytes + half)
-
-
-def _name(simulated: Simulated) -> str:
-    chunk = simulated.configuration.prefill_chunk_tokens
-    return simulated.configuration.model + (f" in chunks of {chunk:,}" if chunk else "")
-
-
-def held_out_scores(campaigns: Sequence[Campaign], simulated: Sequence[tuple[Simulated, Shapes]]) -> Iterator[HeldOut]:
-    """Every score, given the calibrated campaigns and the simulated points with their models' shapes."""
-    for campaign in campaigns:
-        if campaign.calibration is None:
+    capacity = total - (standard.context_bytes or 0)
+    for phase in dict.fromkeys(p.workload.phase for p in results.probes):
+        program = program_of(phase)
+        probes = [p for p in results.probes if p.workload.phase == phase and isinstance(p.outcome, Fits | OutOfMemory)]
+        if program is None or not probes:
             continue
-        yield other_points(campaign, "contexts", lambda m: m.workload.context_tokens)
-        yield other_points(campaign, "batches", lambda m: m.workload.batch)
-        for own, _ in simulated:
-            asked = own.configuration in {p.request.workload.configuration for p in campaign.points}
-            if asked and _same_program(own, campaign):
-                yield other_grid(campaign, own)
-    for own, shapes in simulated:
-        if own.configuration.model not in READ_OFF:
-            yield other_models(own, shapes)
-    for own, shapes in simulated:
-        alike = [s for s, _ in simulated if s.chunked == own.chunked]
-        yield other_allocators(own, [s for s in alike if s.configuration.model != own.configuration.model], shapes)
-        yield own_allocator(own, shapes)
+        found = [(p, _run(program, device, p, capacity)) for p in probes]
+        edges = [e for e in results.edges if e.phase == phase]
+        configuration = probes[0].workload.configuration
+        yield Held(
+            card=environment.card,
+            kind=kind_of(environment).word,
+            model=configuration.model,
+            variant=variant_of(configuration),
+            phase=phase,
+            rules=rules,
+            fit=sum(isinstance(p.outcome, Fits) for p in probes),
+            out_of_memory=sum(isinstance(p.outcome, OutOfMemory) for p in probes),
+            right=sum(_alike(p, ran) for p, ran in found),
+            apart=_apart(found),
+            edges=len(edges),
+            edges_right=sum(_foretold(program, device, e, capacity) for e in edges),
+        )
 
 
-def _same_program(simulated: Simulated, campaign: Campaign) -> bool:
-    """Whether both ran the same code; else one is no answer about the other, whatever the device."""
-    ours, theirs = campaign.results.environment, simulated.environment
-    return all(getattr(ours, name) == getattr(theirs, name) for name in SOURCE_FIELDS)
+def _run(program: Program, device: Device, probe: Probe, capacity_bytes: int) -> Ran | OutOfRoom | None:
+    try:
+        return program.run(device, *shape_of(probe.workload), capacity_bytes=capacity_bytes)
+    except OutsideDomain:
+        return None
 
 
-def held_out_markdown(scores: Sequence[HeldOut]) -> Iterator[str]:
+def _alike(probe: Probe, ran: Ran | OutOfRoom | None) -> bool:
+    outcome = probe.outcome
+    if isinstance(outcome, Fits):
+        return isinstance(ran, Ran)
+    if not isinstance(outcome, OutOfMemory) or not isinstance(ran, OutOfRoom):
+        return False
+    told = ran.failure.asked_bytes, ran.failure.free_bytes, ran.failure.held.requested_bytes
+    return told == (outcome.asked_bytes, outcome.free_bytes, outcome.requested_bytes)
+
+
+def _apart(found: Sequence[tuple[Probe, Ran | OutOfRoom | None]]) -> tuple[int, int, int]:
+    worst = [0, 0, 0]
+    for probe, ran in found:
+        if isinstance(probe.outcome, Fits) and isinstance(ran, Ran):
+            for number, name in enumerate(("requested_bytes", "allocated_bytes", "reserved_bytes")):
+                apart = abs(getattr(ran.peak, name) - getattr(probe.outcome.peak, name))
+                worst[number] = max(worst[number], apart)
+    return worst[0], worst[1], worst[2]
+
+
+def _foretold(program: Program, device: Device, edge: Edge, capacity_bytes: int) -> bool:
+    """Whether the program, too, fits at an edge and does not one token beyond."""
+    return all(
+        isinstance(program.run(device, *shape_of(edge.at(tokens)), capacity_bytes=capacity_bytes), Ran) == fits
+        for tokens, fits in edge.beside.items()
+    )
+
+
+def held_out_markdown(scores: Sequence[Held]) -> Iterator[str]:
     """The table, with what its columns mean."""
-    yield "# Answers about points that they were not made from"
+    yield "# Foretold and counted"
     yield ""
-    kinds = {score.kind.word: score.kind for score in scores}
+    kinds = {kind.word: kind for score in scores for kind in KINDS.values() if kind.word == score.kind}
     yield from banner_lines(*(kinds[word] for word in WORDS if word in kinds))
-    yield "Generated by `make scoreboard`. Inside: the share of the answered points within the stated interval, whose"
-    yield "width stands last. A fit without residuals and the program state a single number, not a range: inside then"
-    yield "means to the byte. A fit answers only within its batches and contexts. The random shapes are those of"
-    yield "`results/<gpu>/simulated`; the program in symbols was read off the ledgers of the 27B, the scaled-down and"
-    yield "the counterfactual models, so only the others are asked about. The least device is the smallest on which the"
-    yield f"sequence ran, by the allocator's rules; its interval is from the {NEAREST} nearest points of the other"
-    yield "models, or of the model itself but a tenth that is left out and asked about, and is to hold 9 in 10. It"
-    yield f"holds {_pooled(scores, OTHERS)} of the points asked of other models, {_pooled(scores, ITS_OWN)} of its own."
+    yield "Generated by `make held-out` from the files of `make boundary`. Each workload was run once on the card named,"
+    yield "or found no memory there; what the allocator comes to was computed from the derived program, without running"
+    yield "anything. Foretold: that it fits; or which request fails, to the byte asked, free and held. The next three"
+    yield "columns are the largest differences of the peaks of those that fit. An edge is the longest context that"
+    yield "fits, found by bisection and confirmed in fresh processes; it is foretold if the program fits there and not"
+    yield "one token beyond. What lies outside the allocator is no part of this."
     yield ""
-    yield from table(HEADER, [_row(score) for score in scores], words=3)
+    yield from table(HEADER, [_row(score) for score in scores], words=6)
 
 
-def _pooled(scores: Sequence[HeldOut], source: str) -> str:
-    own = [score for score in scores if score.source == source]
-    answered = sum(len(score.answered) for score in own)
-    return percent(sum(score.inside for score in own) / answered) if answered else "none"
-
-
-def _row(score: HeldOut) -> list[str]:
-    answered = score.answered
-    if not answered:
-        return [score.source, score.asked, score.kind.word, str(len(score.pairs)), "0", *["–"] * 4]
-    misses = [answer.bytes - found for answer, found in answered]
-    widths = [answer.most_bytes - answer.least_bytes for answer, _ in answered]
-    return [
-        score.source,
-        score.asked,
-        score.kind.word,
-        str(len(score.pairs)),
-        str(len(answered)),
-        percent(score.inside / len(answered)),
-        gb(round(statistics.median(map(abs, misses))), signed=False),
-        gb(max(misses, key=abs)),
-        gb(round(statistics.median(widths)), signed=False),
-    ]
+def _row(score: Held) -> list[str]:
+    total = score.fit + score.out_of_memory
+    counts = (total, score.fit, score.out_of_memory, score.right, *score.apart, score.edges, score.edges_right)
+    names = (score.card, score.kind, score.model, score.variant, score.phase, score.rules.replace("_", " "))
+    return [*names, *(f"{count:,}" for count in counts)]

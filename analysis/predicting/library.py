@@ -121,15 +121,32 @@ class Library:
                     yield counted_source(_ran(results, configuration), results.environment, results.path.name)
         capability, workspace = capability_of(label, GPUS), workspace_of(label, on_card, GPUS)
         wanted = derived_on(capability, phase, configuration) if label else FLASH
-        paths = self._paths(
-            "*", "derived", f"{escape(configuration.model)}.{_program_of(configuration)}.{phase}.*.json"
-        )
-        chosen = [p for p in map(self.program, paths) if p.derived.environment.gpu_capability == wanted]
-        for program in sorted(chosen, key=lambda p: version(p.derived.environment.transformers), reverse=True):
+        for program in self._programs(configuration, phase, wanted):
             if transformers in ("", program.derived.environment.transformers):
                 yield derived_source(program, self._device(program, label, workspace))
         if transformers in ("", *symbols.TRANSFORMERS):
             yield symbols_source(shapes, capability, workspace.most_bytes)
+
+    def programs(self, results: ResultsFile) -> Callable[[Phase], Program | None]:
+        """The program of a phase that a results file ran, as far as one is stored."""
+        environment = results.environment
+        configuration = next(p.workload.configuration for p in results.probes)
+
+        def program(phase: Phase) -> Program | None:
+            wanted = derived_on(environment.gpu_capability or "", phase, configuration)
+            for found in self._programs(configuration, phase, wanted):
+                if found.derived.environment.transformers == environment.transformers:
+                    return found
+            return None
+
+        return program
+
+    def _programs(self, configuration: Configuration, phase: Phase, capability: str | None) -> list[Program]:
+        """Those of a configuration as derived on a card of that capability, of the newest software first."""
+        name = f"{escape(configuration.model)}.{_program_of(configuration)}.{phase}.*.json"
+        found = map(self.program, self._paths("*", "derived", name))
+        chosen = [p for p in found if p.derived.environment.gpu_capability == capability]
+        return sorted(chosen, key=lambda p: version(p.derived.environment.transformers), reverse=True)
 
     @staticmethod
     def _device(program: Program, label: str, workspace: Workspace) -> Device:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from vram_ledger.analysis.derivation.derived import OutsideDomain
 from vram_ledger.analysis.derivation.pieces import leading_piece
-from vram_ledger.analysis.derivation.program import Device, OutOfRoom, Program, Ran
+from vram_ledger.analysis.derivation.program import Device, OutOfRoom, Program, Ran, shape_of
 from vram_ledger.analysis.estimating.breakdown import Request
 from vram_ledger.analysis.evidence.lines import workspace_bytes
 from vram_ledger.analysis.formula.shapes import Shapes, resident_bytes
@@ -97,13 +97,13 @@ def derived_source(program: Program, device: Device) -> Source:
 
     def requested(request: Request) -> int | None:
         try:
-            peak, _ = program.requested(*_shape(request), device.multiprocessors)
+            peak, _ = program.requested(*shape_of(request.workload), device.multiprocessors)
         except OutsideDomain:
             return None
         return peak + device.workspace_bytes
 
     def answer(request: Request) -> Answer:
-        roomy = program.run(device, *_shape(request))
+        roomy = program.run(device, *shape_of(request.workload))
         assert isinstance(roomy, Ran), "a driver without end refuses nothing"
         return Answer(
             requested_bytes=roomy.peak.requested_bytes,
@@ -113,19 +113,13 @@ def derived_source(program: Program, device: Device) -> Source:
             process_bytes=None,
             basis="derived from the program",
             origin=origin,
-            stage=stage_of(leading_piece(program, *_shape(request))[0].module),
+            stage=stage_of(leading_piece(program, *shape_of(request.workload))[0].module),
         )
 
     def outcome(request: Request) -> Outcome:
-        return lambda capacity: program.run(device, *_shape(request), capacity_bytes=capacity)
+        return lambda capacity: program.run(device, *shape_of(request.workload), capacity_bytes=capacity)
 
     return Source(requested=requested, answer=answer, outcome=outcome)
-
-
-def _shape(request: Request) -> tuple[int, int, int]:
-    workload = request.workload
-    chunk = workload.configuration.prefill_chunk_tokens if workload.phase == "prefill" else 0
-    return request.batch, request.context_tokens, chunk
 
 
 def symbols_source(shapes: Shapes, capability: str, workspace: int) -> Source:

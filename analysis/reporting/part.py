@@ -4,8 +4,9 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from vram_ledger.analysis.derivation.derived import Derived, OtherProgram, OutsideDomain
+from vram_ledger.analysis.derivation.derived import OtherProgram, OutsideDomain
 from vram_ledger.analysis.derivation.derived_files import variant_of
+from vram_ledger.analysis.derivation.program import Program, shape_of
 from vram_ledger.analysis.estimating.breakdown import Breakdown, Estimator, EstimatorError, Request
 from vram_ledger.analysis.estimating.ours import cache_at_peak, calibrated
 from vram_ledger.analysis.evidence.lines import invented, measured, workspace_bytes
@@ -42,7 +43,7 @@ class Part:
     ran: dict[Workload, Measured]
     refused: dict[Workload, OutOfMemory]
     invented: dict[Workload, Measured]
-    derived: tuple[Derived, ...]
+    derived: tuple[Program, ...]
     formulas: dict[Phase, Formula]
 
     @property
@@ -148,20 +149,20 @@ def file_name(*words: str | Configuration) -> str:
 
 
 def _nearest(
-    phase: Phase, stored: Iterable[Derived], campaign: Campaign, ran: dict[Workload, Measured]
-) -> tuple[Derived, ...]:
+    phase: Phase, stored: Iterable[Program], campaign: Campaign, ran: dict[Workload, Measured]
+) -> tuple[Program, ...]:
     """The formula of a phase of the very program that was measured, if there is one."""
-    own = [f for f in stored if f.phase == phase and _of_program(f, campaign, ran)]
-    return tuple(sorted(own, key=lambda f: f.distance(campaign.results.environment))[:1])
+    own = [f for f in stored if f.derived.phase == phase and _of_program(f, campaign, ran)]
+    return tuple(sorted(own, key=lambda f: f.derived.distance(campaign.results.environment))[:1])
 
 
-def _of_program(derived: Derived, campaign: Campaign, ran: dict[Workload, Measured]) -> bool:
+def _of_program(program: Program, campaign: Campaign, ran: dict[Workload, Measured]) -> bool:
     """Whether the formula is of the very program that was measured."""
-    own = next((w for w in ran if w.phase == derived.phase), None)
+    own = next((w for w in ran if w.phase == program.derived.phase), None)
     if own is None:
         return False
     try:
-        derived.check(own, campaign.results.environment, ran[own].kernels)
+        program.derived.check(own, campaign.results.environment, ran[own].kernels)
     except OtherProgram:
         return False
     return True
@@ -174,7 +175,7 @@ def _formulas(part: Part) -> Iterable[tuple[Phase, Formula]]:
     """
     calibration = part.campaign.calibration
     for phase in part.phases:
-        derived = next((f for f in part.derived if f.phase == phase), None)
+        derived = next((f for f in part.derived if f.derived.phase == phase), None)
         if derived is not None:
             workspace = max(workspace_bytes(part.ran[w]) for w in part.ran if w.phase == phase)
             beside = f" and a workspace of {workspace:,} bytes" if workspace else ""
@@ -190,10 +191,10 @@ def _formulas(part: Part) -> Iterable[tuple[Phase, Formula]]:
             )
 
 
-def _derived_peak(derived: Derived, workspace: int) -> Callable[[Workload], int | None]:
+def _derived_peak(program: Program, workspace: int) -> Callable[[Workload], int | None]:
     def peak(workload: Workload) -> int | None:
         try:
-            return derived.peak_bytes(workload.batch, workload.context_tokens) + workspace
+            return program.peak_bytes(*shape_of(workload)) + workspace
         except OutsideDomain:
             return None
 

@@ -90,9 +90,9 @@ def logs(
     emulate: EmulateOption = "",
     model_class: Annotated[str, typer.Option(help="The class that is built first.")] = "",
 ) -> None:
-    """Run workloads for another program, on tensors without memory or on an emulated card that never runs out of it: requests on standard input, answers on standard output.
+    """Run workloads for another program, on tensors without memory or on an emulated card that never runs out of it.
 
-    harness/replay.py says what the lines are.
+    Requests on standard input, answers on standard output; harness/replay.py says what the lines are.
     """
     plan = plan_of(Asked(fake=fake or ("" if emulate else DEFAULT_CARD), emulate=emulate, model=model))
     plan = with_room(plan)

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vram_ledger.analysis.ground.cards import CardError, sizes_text
-from vram_ledger.commands.files import main_files
 from vram_ledger.commands.options import FilesOption, JsonOption, phase_of
 from vram_ledger.errors import InputError
-from vram_ledger.home import GPUS, RUNS
+from vram_ledger.home import BOUNDARY, GPUS, RESULTS, RUNS
 from vram_ledger.names import sequences, tokens
 
 if TYPE_CHECKING:
@@ -231,27 +230,26 @@ def _print_frontiers(predictor: "Predictor", found: "list[Frontier]") -> None:
 def score_held_out(
     file: FilesOption = None,
     results: Annotated[
-        Path | None, typer.Option(help="Folder of campaigns, and for held-out.md; else the published ones, and runs/.")
+        Path | None, typer.Option(help="Folder of make boundary's files, and for held-out.md; else the published ones.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score answers about points that they were not made from: other contexts, batches, grids and models."""
-    from vram_ledger.analysis.formula.config import read_shapes
+    """Hold what is predicted against what cards, emulated or real, counted at shapes that they were asked for."""
     from vram_ledger.analysis.ground.files import put
-    from vram_ledger.analysis.predicting.configs import config_of
-    from vram_ledger.analysis.predicting.held_out import held_out_markdown, held_out_scores
+    from vram_ledger.analysis.predicting.held_out import held_out, held_out_markdown
     from vram_ledger.analysis.predicting.library import Library
-    from vram_ledger.analysis.refereeing.campaign import campaigns_of
+    from vram_ledger.harness.lines import read
     from vram_ledger.harness.records import encode
 
-    campaigns = campaigns_of(main_files(file, results))
-    simulated = [(s, read_shapes(config_of(s.configuration.model))) for s in Library.of().simulated]
-    scores = list(held_out_scores(campaigns, simulated))
+    library = Library.of()
+    paths = [Path(name) for name in file or ()] or sorted((results or RESULTS).glob(f"{BOUNDARY}/*/*/*.jsonl"))
+    if not paths:
+        raise InputError(f"{results or RESULTS} has no files of make boundary; name one (FILE=)")
+    scores = [row for found in map(read, paths) for row in held_out(found, library.programs(found))]
     text = "\n".join(held_out_markdown(scores)) + "\n"
     put((results or RUNS) / "held-out.md", text)
     if as_json:
-        told = [{"source": s.source, "asked": s.asked, "kind": s.kind.word, "points": encode(s.pairs)} for s in scores]
-        typer.echo(json.dumps(told, ensure_ascii=False))
+        typer.echo(json.dumps([encode(score) for score in scores], ensure_ascii=False))
         return
     typer.echo(text)
     typer.echo("exit 0: scored")
