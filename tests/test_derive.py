@@ -1,28 +1,32 @@
 """The derived formula is the replay, to the byte, and what can't be derived is refused."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.replayed import Answers, small, small_config
-from vram_ledger.analysis.derivation.derive import UNSOLVED, derive, without
-from vram_ledger.analysis.derivation.derived import Derived, OtherProgram, OutsideDomain
+from tests.replayed import HEADS, Answers, small, small_config
+from vram_ledger.analysis.derivation.derive import check_derivable, derive, without
+from vram_ledger.analysis.derivation.derived import OtherProgram, OutsideDomain, Regime
 from vram_ledger.analysis.derivation.derived_files import derived_path, phases_of, read_derived, to_json, write_derived
+from vram_ledger.analysis.derivation.forms import Call
 from vram_ledger.analysis.derivation.groups import CONVOLUTION, INPUTS, KV_CACHE, LOGITS, OTHER, RECURRENT, WEIGHTS
-from vram_ledger.analysis.derivation.ledger import by_group, closes, ledger_markdown
+from vram_ledger.analysis.derivation.ledger import by_group, ledger_markdown
 from vram_ledger.analysis.derivation.moves import moves_text
-from vram_ledger.analysis.derivation.pieces import NotDerived
-from vram_ledger.analysis.derivation.replays import NotReplayed
+from vram_ledger.analysis.derivation.pieces import Piece, held_piece, leading_piece, peak_pieces, piece_bytes
+from vram_ledger.analysis.derivation.program import Device, Program, Ran
+from vram_ledger.analysis.derivation.solved import NotDerived
 from vram_ledger.analysis.derivation.verify import random_shapes
 from vram_ledger.harness.events import Allocation, EventLog, live_bytes, peak_event
 from vram_ledger.harness.records import Environment, Kernels, Phase, Workload
+from vram_ledger.harness.splits import UNSOLVED
 
-Formulas = Callable[[str, Phase], Derived]
-# Variant, shapes and the longest context replayed; a chunked prefill calls the model for each chunk of its context.
-CASES = [("text", 200, 262_144), ("text-static", 20, 262_144), ("text-logits", 20, 262_144), ("text-chunk64", 20, 150)]
+Formulas = Callable[[str, Phase], Program]
+CASES = [("text", 100), ("text-static", 20), ("text-logits", 20)]  # variant, and shapes that are run
+MULTIPROCESSORS = 108
 
 
 @pytest.fixture(scope="module")
@@ -34,73 +38,122 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answers]:
 
 @pytest.fixture(scope="module")
 def formula(answers: Answers) -> Formulas:
-    known: dict[tuple[str, Phase], Derived] = {}
+    known: dict[tuple[str, Phase], Program] = {}
 
-    def get(variant: str, phase: Phase) -> Derived:
+    def get(variant: str, phase: Phase) -> Program:
         if (variant, phase) not in known:
-            known[variant, phase] = derive(answers, small(variant), phase)
+            known[variant, phase] = Program(derive(answers, small(variant), phase, HEADS))
         return known[variant, phase]
 
     return get
 
 
-def differences(formula: Derived, answers: Answers, shapes: int, most_context: int) -> set[tuple[int, int]]:
+def differences(program: Program, answers: Answers, shapes: int, chunk: int = 0) -> set[tuple[int, int]]:
+    """Of random shapes, requested bytes at the peak and after it less those of a run on the emulated card."""
     found = set()
-    least_context = formula.configuration.prefill_chunk_tokens + 1  # a context of one chunk is not chunked
-    for shape in random_shapes(shapes, 64, most_context, 7, least_context):
-        b, c = shape.batch, shape.context_tokens
-        log = answers.log(Workload(configuration=formula.configuration, phase=formula.phase, context_tokens=c, batch=b))
-        end = log.marks["end"]
-        peak, held = peak_event(log, log.marks["start"], end)[1], live_bytes(log)[end - 1]
-        found.add((formula.peak_bytes(b, c) - peak, formula.held_bytes(b, c) - held))
+    most, configuration = (
+        (5 * chunk, program.derived.configuration) if chunk else (262_144, program.derived.configuration)
+    )
+    for shape in random_shapes(shapes, 16, most, 7, chunk + 1):
+        workload = Workload(
+            configuration=dataclasses.replace(configuration, prefill_chunk_tokens=chunk),
+            phase=program.derived.phase,
+            context_tokens=shape.context_tokens,
+            batch=shape.batch,
+        )
+        log = answers.log(workload)
+        workspace = sum(a.bytes for a in log.allocations if a.op == "workspace")
+        peak, held = peak_event(log, log.marks["start"], log.marks["end"])[1], live_bytes(log)[log.marks["end"] - 1]
+        requested = program.requested(shape.batch, shape.context_tokens, chunk, MULTIPROCESSORS)
+        found.add((requested[0] + workspace - peak, requested[1] + workspace - held))
     return found
 
 
-@pytest.mark.parametrize(
-    ("variant", "phase", "shapes", "most"), [(v, p, n, m) for v, n, m in CASES for p in phases_of(small(v))]
-)
-def test_no_byte_is_between_the_formula_and_a_replay_of_any_shape(
-    formula: Formulas, answers: Answers, variant: str, phase: Phase, shapes: int, most: int
+@pytest.mark.parametrize(("variant", "phase", "shapes"), [(v, p, n) for v, n in CASES for p in phases_of(small(v))])
+def test_no_byte_is_between_the_program_and_a_run_of_any_shape(
+    formula: Formulas, answers: Answers, variant: str, phase: Phase, shapes: int
 ) -> None:
-    assert {(0, 0)} == differences(formula(variant, phase), answers, shapes, most)
+    assert {(0, 0)} == differences(formula(variant, phase), answers, shapes)
+
+
+@pytest.mark.parametrize("chunk", [8, 64, 136])
+def test_no_byte_is_between_the_program_and_a_run_in_chunks_of_any_size(
+    formula: Formulas, answers: Answers, chunk: int
+) -> None:
+    assert {(0, 0)} == differences(formula("text", "prefill"), answers, 20, chunk)
 
 
 def test_most_of_the_shapes_replayed_are_no_multiple_of_a_chunk() -> None:
     assert sum(s.context_tokens % 64 > 0 for s in random_shapes(200, 64, 262_144, seed=7)) > 190
 
 
-@pytest.mark.parametrize(("variant", "phase"), [(v, p) for v, _, _ in CASES for p in phases_of(small(v))])
-def test_ledger_of_every_piece_is_closed_and_has_no_byte_without_a_group(
-    formula: Formulas, variant: str, phase: Phase
-) -> None:
-    derived = formula(variant, phase)
-    pieces = [p for r in derived.regimes for p in (*r.peak, *([r.held] if r.held else []))]
-    assert all(closes(derived, p) and OTHER not in by_group(derived, p) for p in pieces)
+def pieces_of(program: Program) -> list[Piece]:
+    """Every point of which a program has a form: of the peak, and after each kind of call."""
+    regimes = program.derived.regimes
+    return [p for r in regimes for p in (*peak_pieces(program, r), held_piece(program, r))]
 
 
-@pytest.mark.parametrize(("variant", "phase"), [(v, p) for v, _, _ in CASES for p in phases_of(small(v))])
+@pytest.mark.parametrize(("variant", "phase"), [(v, p) for v, _ in CASES for p in phases_of(small(v))])
+def test_ledger_of_every_piece_has_no_byte_without_a_group(formula: Formulas, variant: str, phase: Phase) -> None:
+    assert all(OTHER not in by_group(piece) for piece in pieces_of(formula(variant, phase)))
+
+
+@pytest.mark.parametrize(("variant", "phase"), [(v, p) for v, _ in CASES for p in phases_of(small(v))])
+def test_the_largest_piece_is_the_peak_of_the_steps(formula: Formulas, variant: str, phase: Phase) -> None:
+    program = formula(variant, phase)
+    for shape in random_shapes(100, 64, 262_144, 11):
+        call: Call = "decode" if phase == "decode" else "whole"
+        regime = program.course(call, shape).regime
+        largest = max(piece_bytes(p, regime, shape) for p in peak_pieces_of(program, regime))
+        assert largest == program.peak_bytes(shape.batch, shape.context_tokens)
+
+
+@functools.cache
+def peak_pieces_of(program: Program, regime: Regime) -> tuple[Piece, ...]:
+    """Worked out once a regime."""
+    return peak_pieces(program, regime)
+
+
+@pytest.mark.parametrize(("variant", "phase"), [(v, p) for v, _ in CASES for p in phases_of(small(v))])
 def test_nothing_but_weights_cache_inputs_and_outputs_is_held(formula: Formulas, variant: str, phase: Phase) -> None:
-    derived = formula(variant, phase)
-    groups = {g for r in derived.regimes if r.held for g in by_group(derived, r.held)}
+    program = formula(variant, phase)
+    ends = [r for r in program.derived.regimes if r.call in ("whole", "decode")]
+    groups = {group for regime in ends for group in by_group(held_piece(program, regime))}
     assert {WEIGHTS, INPUTS, KV_CACHE, RECURRENT, CONVOLUTION, LOGITS} == groups
 
 
 def test_ledger_adds_up_at_a_shape_as_a_reader_adds_it_up(formula: Formulas) -> None:
-    derived = formula("text", "prefill")
-    regime, piece = derived.leading(3, 1001)
-    rows = [line.split("|") for line in ledger_markdown(derived, regime, piece, 3, 1001) if line.startswith("| **")]
+    program = formula("text", "prefill")
+    piece, shape = leading_piece(program, 3, 1001)
+    rows = [line.split("|") for line in ledger_markdown(program, piece, shape) if line.startswith("| **")]
     values = [int(row[-2].strip(" *").replace(",", "")) for row in rows]
-    assert derived.peak_bytes(3, 1001) == values[-1] == sum(values[:-1])
+    assert program.peak_bytes(3, 1001) == values[-1] == sum(values[:-1])
 
 
-@pytest.mark.parametrize(("batch", "context"), [(1025, 100), (1, 1_048_577), (0, 100), (1, 0)])
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_allocated_and_reserved_are_the_card_s_at_any_shape(formula: Formulas, answers: Answers, phase: Phase) -> None:
+    program = formula("text", phase)
+    device = Device(multiprocessors=MULTIPROCESSORS, workspace_bytes=program.derived.build.sizes[0])
+    for shape in random_shapes(30, 16, 65_536, 3):
+        workload = Workload(
+            configuration=small("text"), phase=phase, context_tokens=shape.context_tokens, batch=shape.batch
+        )
+        ran = program.run(device, shape.batch, shape.context_tokens)
+        assert isinstance(ran, Ran)
+        peak = answers.measured(workload).warm
+        assert (peak.requested_bytes, peak.allocated_bytes, peak.reserved_bytes) == tuple(
+            getattr(ran.peak, name) for name in ("requested_bytes", "allocated_bytes", "reserved_bytes")
+        )
+
+
+@pytest.mark.parametrize(("batch", "context"), [(1025, 100), (1, 262_145), (0, 100), (1, 0)])
 def test_shape_outside_the_domain_is_refused(formula: Formulas, batch: int, context: int) -> None:
     with pytest.raises(OutsideDomain, match=f"B={batch:,}, L={context:,} is outside its domain"):
         formula("text", "prefill").peak_bytes(batch, context)
 
 
 def test_another_library_version_is_refused(formula: Formulas, answers: Answers) -> None:
-    derived = formula("text", "prefill")
+    derived = formula("text", "prefill").derived
     workload = Workload(configuration=small("text"), phase="prefill", context_tokens=10, batch=1)
     later = dataclasses.replace(answers.environment, transformers="9.9.9")
     with pytest.raises(OtherProgram, match=r"transformers is '9\.9\.9', the formula's is "):
@@ -110,7 +163,7 @@ def test_another_library_version_is_refused(formula: Formulas, answers: Answers)
 def test_another_configuration_is_refused(formula: Formulas, answers: Answers) -> None:
     workload = Workload(configuration=small("text-static"), phase="prefill", context_tokens=10, batch=1)
     with pytest.raises(OtherProgram, match="cache is 'static', the formula's is 'dynamic'"):
-        formula("text", "prefill").check(workload, answers.environment, None)
+        formula("text", "prefill").derived.check(workload, answers.environment, None)
 
 
 @dataclasses.dataclass
@@ -127,9 +180,12 @@ class Altered:
     def kernels(self, workload: Workload) -> Kernels:
         return self.answers.kernels(workload)
 
+    def built(self, workload: Workload) -> list[int]:
+        return self.answers.built(workload)
+
     def log(self, workload: Workload) -> EventLog:
         log = self.answers.log(workload)
-        return self.change(log) if (workload.batch, workload.context_tokens) == (1024, 1_048_576) else log
+        return self.change(log) if (workload.batch, workload.context_tokens) == (1, 262_144) else log
 
 
 def renamed(log: EventLog) -> EventLog:
@@ -143,27 +199,27 @@ def one_byte_more(log: EventLog) -> EventLog:
 
 
 def test_logs_whose_sequences_do_not_agree_are_refused_with_the_shape(answers: Answers) -> None:
-    with pytest.raises(NotDerived, match=r"the sequence of events at B=1024, L=1,048,576 is not that at B=2, L=1"):
-        derive(Altered(answers, renamed), small("text"), "decode")
+    with pytest.raises(NotDerived, match=r"the sequence of events at B=1, L=262,144 is not that at B=1, L="):
+        derive(Altered(answers, renamed), small("text"), "decode", HEADS)
 
 
 def test_one_byte_that_no_form_has_is_refused(answers: Answers) -> None:
     with pytest.raises(NotDerived, match="no whole combination of 1, B, L, B·L"):
-        derive(Altered(answers, one_byte_more), small("text"), "decode")
+        derive(Altered(answers, one_byte_more), small("text"), "decode", HEADS)
 
 
 def test_torch_reference_is_declared_replay_only(answers: Answers) -> None:
     with pytest.raises(NotDerived, match="replay only"):
-        derive(answers, small("text-reference"), "prefill")
+        derive(answers, small("text-reference"), "prefill", HEADS)
 
 
-def test_static_cache_with_a_chunked_prefill_is_refused_with_the_reason(answers: Answers) -> None:
-    with pytest.raises(NotReplayed, match="reads the cache's length off the device"):
-        derive(answers, small("text-static-chunk64"), "prefill")
+def test_a_variant_with_a_chunk_is_that_without() -> None:
+    with pytest.raises(NotDerived, match="in chunks of any size: name the variant without chunk"):
+        check_derivable(small("text-chunk64"))
 
 
 def test_stored_formula_is_read_back_as_it_was(formula: Formulas, tmp_path: Path) -> None:
-    derived = formula("text", "prefill")
+    derived = formula("text", "prefill").derived
     path = derived_path(tmp_path, derived)
     write_derived(derived, path)
     assert to_json(derived) == to_json(read_derived(path))
@@ -175,7 +231,7 @@ def test_a_planted_copy_is_named_with_its_source_line(formula: Formulas, answers
     line = next(number for number, row in enumerate(text, start=1) if "the planted line" in row)
     planted = Answers(small_config(tmp_path), "tests.workers.extra_copy")
     try:
-        changed = derive(planted, small("text"), "prefill")
+        changed = Program(derive(planted, small("text"), "prefill", HEADS))
     finally:
         planted.replays.close()
     came = [row for row in moves_text(formula("text", "prefill"), changed) if "came:" in row]
@@ -184,7 +240,7 @@ def test_a_planted_copy_is_named_with_its_source_line(formula: Formulas, answers
 
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
 def test_no_byte_is_between_the_formula_and_a_replay_of_the_default_class(answers: Answers, phase: Phase) -> None:
-    assert {(0, 0)} == differences(derive(answers, small("default"), phase), answers, 20, 262_144)
+    assert {(0, 0)} == differences(Program(derive(answers, small("default"), phase, HEADS)), answers, 20)
 
 
 def test_accumulators_of_flash_attention_s_splits_are_left_out_of_a_formula() -> None:
@@ -193,4 +249,4 @@ def test_accumulators_of_flash_attention_s_splits_are_left_out_of_a_formula() ->
     split = Allocation(born=1, died=2, bytes=99, op=UNSOLVED, **fields)  # type: ignore[arg-type]
     log = EventLog(allocations=(kept, split), events=4, marks={"start": 0, "end": 4})
     without_it = EventLog(allocations=(dataclasses.replace(kept, died=1),), events=2, marks={"start": 0, "end": 2})
-    assert without_it == without(log, UNSOLVED)
+    assert without_it == without(log, [UNSOLVED])

@@ -15,7 +15,7 @@ BATCHES, CONTEXTS = np.array(SHAPES).T
 
 
 def of(batches: np.ndarray, contexts: np.ndarray) -> np.ndarray:
-    return design(COLUMNS, call_factors("whole", 0, batches, contexts))
+    return design(COLUMNS, call_factors("whole", batches, contexts))
 
 
 def test_planted_coefficients_are_recovered_to_the_last_byte() -> None:
@@ -65,7 +65,7 @@ def test_forms_left_out_are_nowhere_the_largest(seed: int) -> None:
     chance = np.random.default_rng(seed)
     forms = chance.integers(0, 60, (40, 5)) * np.array([300, 60, 2, 1, 40])
     domain = Domain(batches=(1, 6), contexts=(1, 300), tokens=(1, 300), padded_mask=None)
-    kept = largest_forms(forms, Space(call="whole", chunk=0, domain=domain, columns=COLUMNS))
+    kept = largest_forms(forms, Space(call="whole", domain=domain, columns=COLUMNS))
     shapes = np.array(list(itertools.product(range(1, 7), range(1, 301))))
     values = of(shapes[:, 0], shapes[:, 1]) @ forms.T
     assert np.array_equal(values.max(axis=1), values[:, list(kept)].max(axis=1))
@@ -76,7 +76,7 @@ def test_each_form_kept_is_the_largest_at_the_shape_it_names(seed: int) -> None:
     chance = np.random.default_rng(seed)
     forms = chance.integers(0, 60, (40, 5)) * np.array([300, 60, 2, 1, 40])
     domain = Domain(batches=(1, 6), contexts=(1, 300), tokens=(1, 300), padded_mask=None)
-    for index, (b, c) in largest_forms(forms, Space(call="whole", chunk=0, domain=domain, columns=COLUMNS)).items():
+    for index, (b, c) in largest_forms(forms, Space(call="whole", domain=domain, columns=COLUMNS)).items():
         values = of(np.array([b]), np.array([c]))[0] @ forms.T
         assert values.max() == values[index]
 
