@@ -13,13 +13,12 @@
 #   scoreboard   every estimator on the same points: FILE= RESULTS=
 #   claims       the FitMyGPU page on the 27B, claim by claim: RESULTS=
 #   report       figures and tables on one page: FILE= RESULTS=
-#   derive       the peak formula from the program itself: MODEL= VARIANT= FAKE= RESULTS=
-#   verify       formulas against replays of random shapes: FILE= SHAPES=
+#   derive       all that a program allocates, from the program itself: MODEL= VARIANT= EMULATE= RESULTS=
+#   verify       formulas against runs of random shapes on an emulated card: FILE= SHAPES=
 #   derived      a formula and its ledger: FILE= BATCH= CONTEXT=
 #   explain      what moved between two formulas: FROM= TO=
-#   held-out     scores of our own answers at points that they were not made from: FILE= RESULTS=
+#   held-out     what is predicted against what cards counted, make boundary's files: FILE= RESULTS=
 #   history      a memory snapshot of a run of your own, in words: FILE= DEVICE= TOP= FIGURE=
-#   simulate     what the caching allocator adds: MODEL= VARIANT= FAKE= RESULTS=
 #   test         lint, types, tests; lint and bench alone, too
 #
 # PYTHON=python3 uses that interpreter as it is and installs nothing. What is written goes to runs/ unless RESULTS says
@@ -27,7 +26,7 @@
 
 BASE_PYTHON ?= python3
 COMMANDS := measure boundary judge drift calibrate profile predict capacity validate scoreboard claims report derive \
-	derived explain held-out history simulate verify
+	derived explain held-out history verify
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 $(foreach name,$(GIVEN),$(eval override export $(name) := $$(value $(name))))
 export VRAM_LEDGER_GIVEN := $(GIVEN)

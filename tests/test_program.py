@@ -7,17 +7,15 @@ import pytest
 
 from tests.conftest import BIG, CONFIGS, CONFIGURATION, NANO, ROOT, Ask
 from vram_ledger.analysis.derivation.derived_files import configuration_of, read_derived
+from vram_ledger.analysis.derivation.program import Program
 from vram_ledger.analysis.derivation.verify import random_shapes
 from vram_ledger.analysis.formula.config import read_shapes
 from vram_ledger.analysis.formula.shapes import resident_bytes
 from vram_ledger.analysis.predicting import program
-from vram_ledger.analysis.predicting.simulated import read_simulated
 from vram_ledger.harness.events import STANDING, peak_event
 from vram_ledger.harness.records import Configuration, Workload
 
-FAKE = ROOT / "results" / "fake-h200"
-FORMULAS = sorted(p for p in (FAKE / "derived").glob("*.json") if "static" not in p.name)
-SIMULATED = sorted((FAKE / "simulated").glob("*.json"))
+FORMULAS = sorted(p for p in (ROOT / "results").glob("*/derived/*.json") if "static" not in p.name)
 SHAPES = {path.stem: read_shapes(path) for path in sorted((CONFIGS / "models").glob("*.json"))}
 
 
@@ -28,15 +26,14 @@ def resident(configuration: Configuration) -> int:
 @pytest.mark.parametrize("path", FORMULAS, ids=lambda p: p.name)
 def test_program_is_the_derived_formula_at_random_shapes(path: Path) -> None:
     formula = read_derived(path)
-    if formula.environment.transformers not in program.TRANSFORMERS:
-        return  # another program, which is the next test's
+    derived = Program(formula)
     c, card = formula.configuration, formula.environment.gpu_capability or ""
     shapes = [(s.batch, s.context_tokens) for s in random_shapes(200, 64, 262_144, 11)]
     differing = {
         shape
         for shape in shapes
         if resident(c) + program.peak(SHAPES[c.model], workload(c, formula.phase, *shape), card).bytes
-        != formula.peak_bytes(*shape)
+        != derived.peak_bytes(*shape)
     }
     assert not differing
 
@@ -45,23 +42,18 @@ def workload(configuration: Configuration, phase: object, batch: int, context: i
     return Workload(configuration=configuration, phase=phase, context_tokens=context, batch=batch)  # type: ignore[arg-type]
 
 
-def test_another_version_of_transformers_is_told_apart() -> None:
-    old = next(
-        f for f in map(read_derived, FORMULAS) if f.environment.transformers == "5.17.0" and f.phase == "prefill"
-    )
-    here = program.peak(SHAPES[BIG], workload(old.configuration, "prefill", 1, 4096)).bytes
-    assert old.peak_bytes(1, 4096) - here - resident(old.configuration) == 33_024 * 4096
+CHUNKED = [p for p in FORMULAS if ".prefill." in p.name and "logits" not in p.name]
 
 
-@pytest.mark.parametrize("path", SIMULATED, ids=lambda p: p.stem)
-def test_program_is_the_replay_at_random_shapes_and_chunks(path: Path) -> None:
-    own = read_simulated(path)
-    shapes, base = SHAPES[own.configuration.model], resident(own.configuration)
-    assert own.points
-    for p in own.points:
-        shape = workload(own.configuration, p.phase, p.batch, p.context_tokens)
-        found = program.peak(shapes, shape, own.environment.gpu_capability or "")
-        assert p.requested_bytes == base + found.bytes
+@pytest.mark.parametrize("path", CHUNKED, ids=lambda p: p.name)
+@pytest.mark.parametrize("chunk", [512, 2048, 8192])
+def test_program_is_the_derived_one_in_chunks(path: Path, chunk: int) -> None:
+    formula = read_derived(path)
+    derived, c = Program(formula), dataclasses.replace(formula.configuration, prefill_chunk_tokens=chunk)
+    for shape in random_shapes(20, 64, 6 * chunk, 5, chunk + 1):
+        asked = workload(c, "prefill", shape.batch, shape.context_tokens)
+        found = program.peak(SHAPES[c.model], asked, formula.environment.gpu_capability or "").bytes
+        assert resident(c) + found == derived.peak_bytes(shape.batch, shape.context_tokens, chunk)
 
 
 @pytest.mark.parametrize(
