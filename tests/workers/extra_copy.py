@@ -4,7 +4,10 @@ from typing import Any
 
 import torch
 
+from vram_ledger.harness.runtimes import transformers as runtime
 from vram_ledger.harness.worker import main
+
+LOAD = runtime.load
 
 
 def plant() -> None:
@@ -22,6 +25,12 @@ def plant() -> None:
     Qwen3_5DecoderLayer.forward = copying
 
 
-if __name__ == "__main__":
+def load(*given: Any) -> runtime.Loaded:
+    """Plants it in the worker: a nursery that imports the model has asked for the card, and can't fork."""
     plant()
+    return LOAD(*given)
+
+
+if __name__ == "__main__":
+    runtime.load = load
     main()
