@@ -14,6 +14,7 @@ from vram_ledger.analysis.predicting.simulated import Simulated, SimulatedPoint
 from vram_ledger.harness.events import EventLog, live_bytes
 from vram_ledger.harness.records import Configuration, Workload
 
+Program = tuple[tuple[int, ...], tuple[int, ...]]  # see log_steps
 MOST_GROWTH_BYTES = 180 * 2**30  # beyond it no card of today has the memory
 MOST_BATCH, MOST_CONTEXT_TOKENS, MOST_CALLS = 64, 262_144, 8
 
@@ -53,7 +54,8 @@ def simulated(replays: Replays, configuration: Configuration, workloads: Sequenc
 
 
 def _point(workload: Workload, log: EventLog) -> SimulatedPoint:
-    peak = _peak(log)
+    program = log_steps(log)
+    peak = _peak(log, program)
     assert peak is not None, "a device without a limit never fails"
     return SimulatedPoint(
         phase=workload.phase,
@@ -62,16 +64,16 @@ def _point(workload: Workload, log: EventLog) -> SimulatedPoint:
         requested_bytes=peak.requested_bytes,
         allocated_bytes=peak.allocated_bytes,
         reserved_bytes=peak.reserved_bytes,
-        least_bytes=_least_bytes(log, peak.reserved_bytes),
+        least_bytes=_least_bytes(log, program, peak.reserved_bytes),
     )
 
 
-def _peak(log: EventLog, capacity_bytes: int | None = None) -> Usage | None:
-    """The peaks of a phase by the rules, ``None`` where the device is too small.
+def _peak(log: EventLog, program: Program, capacity_bytes: int | None = None) -> Usage | None:
+    """The peaks of a phase by the rules, given its log's steps; ``None`` where the device is too small.
 
     The harness gives back what is cached before a phase starts, and a serving program can do so, too.
     """
-    steps, sizes = log_steps(log)
+    steps, sizes = program
     allocator = CachingAllocator(capacity_bytes=capacity_bytes)
     if allocator.run(steps[: log.marks["start"]], sizes) is not None:
         return None
@@ -81,12 +83,12 @@ def _peak(log: EventLog, capacity_bytes: int | None = None) -> Usage | None:
     return allocator.peak if failure is None else None
 
 
-def _least_bytes(log: EventLog, enough: int) -> int:
+def _least_bytes(log: EventLog, program: Program, enough: int) -> int:
     """The smallest device by halving; whether a larger one also runs is not certain of a greedy allocator."""
     most_alive = max(live_bytes(log)[: log.marks["end"]])
     low, high = most_alive // SEGMENT_STEP_BYTES, -(-enough // SEGMENT_STEP_BYTES)
     while high - low > 1:
         middle = (low + high) // 2
-        failed = _peak(log, middle * SEGMENT_STEP_BYTES) is None
+        failed = _peak(log, program, middle * SEGMENT_STEP_BYTES) is None
         low, high = (middle, high) if failed else (low, middle)
     return high * SEGMENT_STEP_BYTES
