@@ -17,7 +17,7 @@ FULL = (400 * 10**6, 300 * 10**6)
 
 def ran(settings: str, seed: int, steps: int, left: int, most: int) -> dict[str, Any]:
     """What ``tests/programs/allocations.py`` tells of an emulated card."""
-    program = ["python", "-m", "tests.programs.allocations", *map(str, (seed, steps, left, most))]
+    program = [sys.executable, "-m", "tests.programs.allocations", *map(str, (seed, steps, left, most))]
     done = subprocess.run(
         [sys.executable, "-m", "vram_ledger", "emulate", "--card", "l4", "--", "env", settings, *program],
         cwd=ROOT,

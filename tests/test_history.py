@@ -546,7 +546,7 @@ def dumped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, di
     for how in ("whole", "late", "last", "late expandable", "last expandable", "plain", "plain expandable"):
         file = tmp_path_factory.mktemp("dumped") / "s.pickle"
         setting = f"PYTORCH_CUDA_ALLOC_CONF=expandable_segments:{how.endswith('expandable')}"
-        program = ["env", setting, "python", str(ROOT / "tests/programs/recorded.py"), str(file), how.split()[0]]
+        program = ["env", setting, sys.executable, str(ROOT / "tests/programs/recorded.py"), str(file), how.split()[0]]
         command = [sys.executable, "-m", "vram_ledger", "emulate", "--card", "rtx-4090", "--", *program]
         done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
         found[how] = file, json.loads(done.stdout.splitlines()[-1])

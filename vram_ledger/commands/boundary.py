@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from vram_ledger.analysis.derivation.derived_files import configuration_of
@@ -18,6 +17,7 @@ from vram_ledger.analysis.formula.config import read_config
 from vram_ledger.analysis.ground.cards import read_amount
 from vram_ledger.commands.measure import EmulateOption, GpuOption, ModelOption, say_where
 from vram_ledger.commands.options import phase_of
+from vram_ledger.commands.progress import resumable
 from vram_ledger.errors import Fault, InputError
 from vram_ledger.harness.asked import DEFAULT_MODEL, Asked, measured, on_file, plan_of
 from vram_ledger.harness.boundary import Found, Question, Search, plan_for
@@ -139,8 +139,7 @@ def _quietly(asked: Sequence[Question | Workload], plan: Plan, writer: ResultsWr
 
 def _shown(asked: Sequence[Question | Workload], plan: Plan, writer: ResultsWriter, start: Start) -> Found:
     """The search under a progress bar; without a terminal, a line every tenth of it."""
-    columns = TextColumn("{task.description:<48}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with resumable(console, "probe") as progress:
         task = progress.add_task("starting", total=len(asked))
 
         def report(done: int, one: Question | Workload) -> None:
@@ -149,11 +148,7 @@ def _shown(asked: Sequence[Question | Workload], plan: Plan, writer: ResultsWrit
             if not console.is_terminal and done % max(1, len(asked) // 10) == 0:
                 console.print(f"{done}/{len(asked)}  {text}", soft_wrap=True)
 
-        try:
-            return Search(plan, writer, start, report).run(asked)
-        except KeyboardInterrupt:
-            console.print("Every finished probe is on file; the same command goes on from there.")
-            raise
+        return Search(plan, writer, start, report).run(asked)
 
 
 def _table(contents: ResultsFile, found: Found, questions: Sequence[Question]) -> Table:

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TextColumn, TimeRemainingColumn
 
+from vram_ledger.commands.progress import resumable
 from vram_ledger.errors import Fault, Incomplete
 from vram_ledger.harness.asked import DEFAULT_GRID, DEFAULT_MODEL, Asked, measured, on_file, plan_of
 from vram_ledger.harness.lines import read
@@ -92,16 +93,8 @@ def _quietly(plan: Plan, writer: ResultsWriter, start: Start) -> Summary:
 
 def _run(plan: Plan, writer: ResultsWriter, start: Start) -> Summary:
     """The campaign under a progress bar; without a terminal, a line every tenth of it."""
-    columns = (
-        TextColumn("{task.description:<48}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
     total = len(plan.grid.workloads)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with resumable(console, "workload", TextColumn("left"), TimeRemainingColumn()) as progress:
         task = progress.add_task("starting", total=total)
         began, first = monotonic(), 0
 
@@ -115,11 +108,7 @@ def _run(plan: Plan, writer: ResultsWriter, start: Start) -> Summary:
                 eta = f"  about {gone_s / done * left / 60:.0f} min left" if done > 0 and not again else ""
                 console.print(f"{total - left if not again else total}/{total}  {name}{eta}", soft_wrap=True)
 
-        try:
-            return Campaign(plan, writer, report, start).run()
-        except KeyboardInterrupt:
-            console.print("Every finished workload is on file; the same command goes on from there.")
-            raise
+        return Campaign(plan, writer, report, start).run()
 
 
 def _conclude(summary: Summary, total: int, path: Path) -> None:
