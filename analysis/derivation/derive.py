@@ -15,6 +15,7 @@ import numpy as np
 
 from vram_ledger.analysis.derivation.derived import Build, Derived, Regime, derived_key
 from vram_ledger.analysis.derivation.forms import (
+    CHUNK_TOKENS,
     MASK_TOKENS,
     MOST_CONTEXT_TOKENS,
     Call,
@@ -182,13 +183,14 @@ def _moved(a: Allocation, born: int, shift: int, end: int) -> Allocation:
 class Axis:
     """The second axis of a kind of call: the tokens that it feeds, or, of a decode step, that are cached before.
 
-    padded: only those that are (no) multiple of 8, as then the cached tokens are; ``None``: all. most_tokens: of a
-    context.
+    padded: only those that are (no) multiple of the unit, as then the cached tokens are; ``None``: all. most_tokens: of
+    a context.
     """
 
     call: Call
     padded: bool | None
     most_tokens: int
+    unit: int = MASK_TOKENS
 
     def probes(self) -> tuple[int, ...]:
         """The numbers that are probed."""
@@ -199,12 +201,12 @@ class Axis:
         if self.padded is None:
             return tuple(tokens)
         least = 1 if self.call == "decode" and self.padded else 0
-        numbers = {number_of(t + (self.call == "decode"), self.padded) for t in tokens}
+        numbers = {number_of(t + (self.call == "decode"), self.padded, self.unit) for t in tokens}
         return tuple(sorted(n for n in numbers if n >= least))
 
     def tokens(self, number: int) -> int:
         """Tokens that a number stands for."""
-        return number if self.padded is None else with_mask(number, self.padded) - (self.call == "decode")
+        return number if self.padded is None else with_mask(number, self.padded, self.unit) - (self.call == "decode")
 
     def shape(self, batch: int, number: int) -> Shape:
         """The smallest workload with such a call."""
@@ -221,7 +223,7 @@ class Axis:
         tokens = (self.tokens(numbers[0]), self.tokens(numbers[1]))
         contexts = (1, self.most_tokens) if self.call in ("first", "later") else tokens
         fed = (1, 1) if self.call == "decode" else tokens
-        return Domain(batches=batches, contexts=contexts, tokens=fed, padded_mask=self.padded)
+        return Domain(batches=batches, contexts=contexts, tokens=fed, padded_mask=self.padded, unit=self.unit)
 
 
 def check_derivable(configuration: Configuration) -> None:
@@ -253,14 +255,16 @@ def derive(replays: Replays, configuration: Configuration, phase: Phase, heads: 
 
 
 def _call_regimes(runs: Runs, call: Call, tables: Tables) -> Iterator[Regime]:
-    most = MOST_LOOPED_TOKENS if runs.configuration.kernels == "torch" and call != "decode" else MOST_CONTEXT_TOKENS
+    looped = runs.configuration.kernels == "torch" and call != "decode"
+    axis = Axis(call=call, padded=None, most_tokens=MOST_LOOPED_TOKENS if looped else MOST_CONTEXT_TOKENS)
     try:
-        boxes = list(_boxes(runs, Axis(call=call, padded=None, most_tokens=most)))
+        boxes = list(_boxes(runs, axis))
     except NoRanges:
-        split = [Axis(call=call, padded=padded, most_tokens=most) for padded in (False, True)]
+        unit = CHUNK_TOKENS if looped else MASK_TOKENS
+        split = [dataclasses.replace(axis, padded=padded, unit=unit) for padded in (False, True)]
         try:
             boxes = [box for axis in split for box in _boxes(runs, axis)]
-        except NoRanges as error:
+    except NoRanges as error:
             raise NotDerived(f"{call} call: no few ranges of shapes have one sequence of events: {error}") from error
     for domain in boxes:
         yield _regime(runs, call, domain, tables)

@@ -94,13 +94,14 @@ class Domain:
     """Where a form holds: whole ranges of batch and context, bounds included.
 
     tokens: range of the tokens that the call feeds; of a single-shot prefill the context's own.
-    padded_mask: whether the cached tokens are no multiple of 8, or ``None`` where that is of no account.
+    padded_mask: whether the cached tokens are no multiple of ``unit``, or ``None`` where that is of no account.
     """
 
     batches: tuple[int, ...]
     contexts: tuple[int, ...]
     tokens: tuple[int, ...]
     padded_mask: bool | None
+    unit: int = MASK_TOKENS
 
     def contains(self, factors: Mapping[str, Any]) -> Any:
         """Whether the shape is inside, or each of the shapes."""
@@ -108,7 +109,7 @@ class Domain:
         for name, limits in (("B", self.batches), ("L", self.contexts), ("T", self.tokens)):
             inside = inside & (factors[name] >= limits[0]) & (factors[name] <= limits[1])
         if self.padded_mask is not None:
-            inside = inside & ((factors["E"] % MASK_TOKENS != 0) == self.padded_mask)
+            inside = inside & ((factors["E"] % self.unit != 0) == self.padded_mask)
         return inside
 
     @property
@@ -118,7 +119,7 @@ class Domain:
         if self.tokens != self.contexts:
             parts.append(f"T {_range(self.tokens)}")
         if self.padded_mask is not None:
-            parts.append(f"E {'not ' if self.padded_mask else ''}a multiple of {MASK_TOKENS}")
+            parts.append(f"E {'not ' if self.padded_mask else ''}a multiple of {self.unit}")
         return ", ".join(parts)
 
 
@@ -130,11 +131,11 @@ def _range(limits: tuple[int, ...]) -> str:
 def calls_of(configuration: Configuration, phase: Phase) -> tuple[Call, ...]:
     """The kinds of calls that a phase can be made of.
 
-    Chunks are known of a growing cache, and where each call leaves one row of logits.
+    Chunks are known of a growing cache, where each call leaves one row of logits, and of fla's kernels.
     """
     if phase == "decode":
         return ("decode",)
-    alone = configuration.cache == "static" or configuration.logits == "all"
+    alone = configuration.cache == "static" or configuration.logits == "all" or configuration.kernels == "torch"
     return ("whole",) if alone else ("whole", "first", "later")
 
 

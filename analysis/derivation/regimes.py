@@ -59,16 +59,16 @@ def _changes(kind: Callable[[int], str], low: int, high: int) -> Iterator[int]:
     yield from _changes(kind, middle, high)
 
 
-def with_mask(number: int, padded: bool) -> int:
-    """The ``number``-th (from 0) count of cached tokens that is a multiple of 8, or, ``padded``, that is none."""
+def with_mask(number: int, padded: bool, unit: int = MASK_TOKENS) -> int:
+    """The ``number``-th (from 0) count of cached tokens that is a multiple of a unit, or, ``padded``, that is none."""
     if not padded:
-        return (number + 1) * MASK_TOKENS
-    return number // (MASK_TOKENS - 1) * MASK_TOKENS + number % (MASK_TOKENS - 1) + 1
+        return (number + 1) * unit
+    return number // (unit - 1) * unit + number % (unit - 1) + 1
 
 
-def number_of(cached: int, padded: bool) -> int:
+def number_of(cached: int, padded: bool, unit: int = MASK_TOKENS) -> int:
     """The largest ``number`` for which :func:`with_mask` gives at most ``cached``; -1 if there is none."""
     if not padded:
-        return cached // MASK_TOKENS - 1
-    whole, rest = divmod(cached, MASK_TOKENS)
-    return whole * (MASK_TOKENS - 1) + rest - 1
+        return cached // unit - 1
+    whole, rest = divmod(cached, unit)
+    return whole * (unit - 1) + rest - 1
