@@ -264,7 +264,7 @@ def _call_regimes(runs: Runs, call: Call, tables: Tables) -> Iterator[Regime]:
         split = [dataclasses.replace(axis, padded=padded, unit=unit) for padded in (False, True)]
         try:
             boxes = [box for axis in split for box in _boxes(runs, axis)]
-    except NoRanges as error:
+        except NoRanges as error:
             raise NotDerived(f"{call} call: no few ranges of shapes have one sequence of events: {error}") from error
     for domain in boxes:
         yield _regime(runs, call, domain, tables)
