@@ -11,7 +11,7 @@ from vram_ledger.analysis.allocation.rules import AllocationFailure, CachingAllo
 from vram_ledger.analysis.allocation.settings import Rules, allocator
 from vram_ledger.analysis.allocation.steps import RELEASE, carried_out, steps_of, unfolded
 from vram_ledger.analysis.derivation.derived import Derived, Origin, OutsideDomain, Regime
-from vram_ledger.analysis.derivation.forms import Call, Ints, Shape, calls_at, shape_factors
+from vram_ledger.analysis.derivation.forms import MASK_TOKENS, Call, Ints, Shape, calls_at, shape_factors
 from vram_ledger.harness.records import Workload
 from vram_ledger.harness.splits import UNSOLVED, splits
 
@@ -72,7 +72,15 @@ class Program:
         self._built: dict[tuple[Device, int | None], CachingAllocator | AllocationFailure] = {}
 
     def course(self, call: Call, shape: Shape) -> Course:
-        """The steps of a call; :class:`OutsideDomain` for a shape that no regime contains."""
+        """The steps of a call; :class:`OutsideDomain` for a shape that no regime contains.
+
+        Calls are derived behind chunks of a multiple of 8 tokens; behind others the cache lies otherwise.
+        """
+        if shape.chunk_tokens % MASK_TOKENS:
+            raise OutsideDomain(
+                f"{self.derived.origin}: chunks of {shape.chunk_tokens:,} tokens; those of a multiple of {MASK_TOKENS} "
+                "are derived"
+            )
         factors = shape_factors(call, shape)
         for regime in self.derived.regimes:
             if regime.call == call and regime.domain.contains(factors):
