@@ -57,7 +57,6 @@ class Build:
 
     sizes: bytes, by number; number 0 is the libraries' workspace, of which each card has its own. steps: see
     :mod:`analysis.allocation.steps`. resident_bytes, residents: weights and buffers, and how many tensors they are.
-    :mod:`analysis.allocation.steps`. resident_bytes, residents: weights and buffers, and how many tensors they are.
     """
 
     sizes: tuple[int, ...]
