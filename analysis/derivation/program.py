@@ -43,20 +43,27 @@ class Ran:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutOfRoom:
-    """A phase that does not: while what was done, which request failed, and what made it, ``None`` in the build."""
+    """A phase that does not: while what was done, which request failed, and what made it, ``None`` in the build.
+
+    calls: those of the model that were carried out before.
+    """
 
     during: During
+    calls: int
     failure: AllocationFailure
     origin: Origin | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """A regime's steps in full. alive: of each step, the request that begins there or -1; ends: the step whose request
-    ends there, or -1."""
+    """A regime's steps in full. steps: of a phase's first call, for the allocator, a list up to each release of its
+    cache; alive: the requests that they leave. begins: of each step, the request that begins there or -1; ends: the
+    step whose request ends there, or -1."""
 
     regime: Regime
     tokens: tuple[int, ...]
+    steps: tuple[list[int], ...]
+    alive: tuple[int, ...]
     matrix: Ints
     parts: tuple[int, ...]
     begins: Ints
@@ -148,18 +155,20 @@ class Program:
         """
         built = self._build(device, capacity_bytes)
         if isinstance(built, AllocationFailure):
-            return OutOfRoom(during="build", failure=built, origin=None)
+            return OutOfRoom(during="build", calls=0, failure=built, origin=None)
         own = built.copy(capacity_bytes)
         alive: list[int] = []
         ranks: list[tuple[str, ...]] = []
         for call, shape in calls_at(self.derived.phase, batch, context_tokens, chunk_tokens):
             course = self.course(call, shape)
             sizes = self.sizes(call, shape, course, device.multiprocessors)
-            if shape.call > 1:
-                alive.sort(key=lambda n: (ranks[n], n))
             tokens = course.tokens[course.regime.prepared if shape.call > 1 else 0 :]
-            failed = self._call(own, course, tokens, sizes, alive, first=shape.call == 1)
-            if failed is not None:
+            if shape.call == 1:
+                pieces, alive = course.steps, list(course.alive)
+            else:
+                alive.sort(key=lambda n: (ranks[n], n))
+                pieces = tuple(steps_of(tokens, alive, own.requests))
+            if (failed := self._call(own, course, pieces, sizes, shape.call - 1)) is not None:
                 return failed
             if shape.chunk_tokens:
                 origins, rows = self.derived.origins, course.regime.requests
@@ -167,23 +176,19 @@ class Program:
         return Ran(peak=own.peak, retries=own.retries)
 
     def _call(
-        self,
-        own: CachingAllocator,
-        course: Course,
-        tokens: Sequence[int],
-        sizes: list[int],
-        alive: list[int],
-        first: bool,
+        self, own: CachingAllocator, course: Course, pieces: Sequence[list[int]], sizes: list[int], calls: int
     ) -> OutOfRoom | None:
-        for number, steps in enumerate(steps_of(tokens, alive, own.requests)):
-            if first and number:
+        """A call after so many others: the first begins with what is prepared for all."""
+        for number, steps in enumerate(pieces):
+            if not calls and number:
                 own.empty_cache()
                 own.reset_peak()
             before = own.steps
             if (failure := own.run(steps, sizes)) is not None:
                 request = steps[failure.step - before]
                 return OutOfRoom(
-                    during="cache" if first and not number else "forward",
+                    during="cache" if not calls and not number else "forward",
+                    calls=calls,
                     failure=failure,
                     origin=self.derived.origins[course.regime.requests[request][0]],
                 )
@@ -224,9 +229,13 @@ def _course(derived: Derived, regime: Regime) -> Course:
             alive.append(step)
         elif token != RELEASE:
             ends[step] = alive.pop(token)
+    left: list[int] = []
+    steps = tuple(steps_of(tokens, left, 0))
     return Course(
         regime=regime,
         tokens=tokens,
+        steps=steps,
+        alive=tuple(left),
         matrix=np.array([request[1:] for request in regime.requests], dtype=np.int64),
         parts=tuple(n for n, request in enumerate(regime.requests) if derived.origins[request[0]].op == UNSOLVED),
         begins=begins,

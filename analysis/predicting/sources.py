@@ -47,8 +47,8 @@ class Answer:
         return WORD_OF.get(self.basis, "emulated")
 
 
-Outcome = Callable[[int | None], Ran | OutOfRoom | None]
-"""What becomes of a workload if the driver has so many bytes to give, ``None`` for without end; ``None`` if unknown."""
+Outcome = Callable[[int | None], Ran | OutOfRoom]
+"""What becomes of a workload if the driver has so many bytes to give, ``None`` for without end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +56,12 @@ class Source:
     """One place where answers come from.
 
     requested: the bytes alone, ``None`` where the source has nothing to say about a request. answer: all that it knows
-    of a request that it has something to say about. outcome: what becomes of it on a card.
+    of a request that it has something to say about. outcome: what becomes of it on a card, ``None`` where not known.
     """
 
     requested: Callable[[Request], int | None]
     answer: Callable[[Request], Answer]
-    outcome: Callable[[Request], Outcome]
+    outcome: Callable[[Request], Outcome | None]
 
 
 def counted_source(found: dict[Workload, Measured], environment: Environment, origin: str) -> Source:
@@ -86,7 +86,7 @@ def counted_source(found: dict[Workload, Measured], environment: Environment, or
             stage=outcome.site.stage,
         )
 
-    return Source(requested=requested, answer=answer, outcome=lambda request: lambda capacity: None)
+    return Source(requested=requested, answer=answer, outcome=lambda request: None)
 
 
 def derived_source(program: Program, device: Device) -> Source:
@@ -145,4 +145,4 @@ def symbols_source(shapes: Shapes, capability: str, workspace: int) -> Source:
             stage=point.stage,
         )
 
-    return Source(requested=requested, answer=answer, outcome=lambda request: lambda capacity: None)
+    return Source(requested=requested, answer=answer, outcome=lambda request: None)
