@@ -105,8 +105,7 @@ def _ends(at: int, fits: Fits, requests: Fits, most: int) -> Largest:
     """Both ends of an axis."""
     ceilings = {sure: _last(functools.partial(lambda sure, n: requests(n, sure), sure), most) for sure in (True, False)}
     certain = _surely(lambda n: fits(n, True), ceilings[True])
-    guess = ceilings[False] * certain // max(ceilings[True], 1)
-    possible = _end(lambda n: fits(n, False), guess, ceilings[False])
+    possible = _end(lambda n: fits(n, False), ceilings[False], ceilings[False])
     return Largest(at=at, certain=certain, possible=max(certain, possible), most=most)
 
 
