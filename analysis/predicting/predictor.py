@@ -1,11 +1,11 @@
 """One model and one card with all that is known of them, ready to answer any number of questions."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from vram_ledger.analysis.derivation.derived_files import variant_of
-from vram_ledger.analysis.derivation.program import OutOfRoom, Ran
 from vram_ledger.analysis.estimating.breakdown import Request
 from vram_ledger.analysis.formula.shapes import Shapes, resident_bytes
 from vram_ledger.analysis.formula.terms import element_bytes
@@ -13,7 +13,7 @@ from vram_ledger.analysis.ground.cards import Card, sizes_text
 from vram_ledger.analysis.ground.kinds import Word
 from vram_ledger.analysis.predicting.prediction import FITS, Outside, Prediction, Seen, prediction
 from vram_ledger.analysis.predicting.program import MASK_TOKENS
-from vram_ledger.analysis.predicting.sources import Outcome, Source
+from vram_ledger.analysis.predicting.sources import Held, Outcome, Source
 from vram_ledger.errors import InputError, NothingKnown
 from vram_ledger.harness.records import Configuration, Phase, Workload
 from vram_ledger.names import MOST_BATCH
@@ -67,20 +67,16 @@ class Predictor:
         source, requested = self._source(request)
         if requested > self._room(sure):
             return False
-        if (outcome := self._outcome(request)) is not None:
-            return isinstance(outcome(self._room(sure)), Ran)
+        if (held := source.held(request) or self._held(request)) is not None:
+            done, calls = held(self._room(sure))
+            return done == calls
         reserved = source.answer(request).reserved_bytes
         return not sure or (reserved is not None and reserved <= self._room(sure))
 
     def calls_that_fit(self, batch: int, sure: bool) -> int | None:
         """Of the longest prefill in chunks, the calls that a card has the memory for; ``None`` if not known."""
-        outcome = self._outcome(self._request("prefill", batch, self.most_context_tokens))
-        if outcome is None:
-            return None
-        ended = outcome(self._room(sure))
-        if isinstance(ended, OutOfRoom):
-            return ended.calls
-        return self.most_context_tokens // self.configuration.prefill_chunk_tokens
+        held = self._held(self._request("prefill", batch, self.most_context_tokens))
+        return None if held is None else held(self._room(sure))[0]
 
     def _room(self, sure: bool) -> int:
         assert self.card is not None, "a verdict is on a card"
@@ -90,10 +86,15 @@ class Predictor:
 
     def _outcome(self, request: Request) -> Outcome | None:
         """What becomes of a request on a card, from the best source that knows it."""
-        for source in self.sources[request.workload.configuration, request.workload.phase]:
-            if source.requested(request) is not None and (outcome := source.outcome(request)) is not None:
-                return outcome
-        return None
+        return next((found for s in self._answering(request) if (found := s.outcome(request)) is not None), None)
+
+    def _held(self, request: Request) -> Held | None:
+        """The same, quickly and without the reasons."""
+        return next((found for s in self._answering(request) if (found := s.held(request)) is not None), None)
+
+    def _answering(self, request: Request) -> Iterator[Source]:
+        sources = self.sources[request.workload.configuration, request.workload.phase]
+        return (source for source in sources if source.requested(request) is not None)
 
     def _request(self, phase: Phase, batch: int, context_tokens: int) -> Request:
         configuration = asked_configuration(self.configuration, phase, context_tokens)
@@ -109,9 +110,8 @@ class Predictor:
 
     def _source(self, request: Request) -> tuple[Source, int]:
         """The best source that has an answer, and the requested bytes."""
-        for source in self.sources[request.workload.configuration, request.workload.phase]:
-            if (found := source.requested(request)) is not None:
-                return source, found
+        for source in self._answering(request):
+            return source, source.requested(request) or 0
         raise NothingKnown(self._why(request))
 
     def _why(self, request: Request) -> str:
