@@ -325,6 +325,6 @@ def test_frontiers_of_the_stored_results_are_made_of_programs_and_where_there_is
     file = next((ROOT / "results" / "fake-h200" / "default").glob("qwen3.5-27b.fake.*.jsonl"))
     (part,) = parts_of(stored_campaign(file))
     words = {(f.gpu, f.phase, f.chunk_tokens): f.words for f in card_frontiers()(part)}
-    kinds = ("prefill", 0), ("prefill", 2048), ("decode", 0)
+    kinds = ("prefill", 0), ("prefill", capacity.CHUNK_TOKENS), ("decode", 0)
     expected = {(gpu, *kind): (word,) for gpu, word in (("a40", "emulated"), ("t4", "replayed")) for kind in kinds}
     assert expected == words

@@ -386,7 +386,7 @@ def test_frontier_is_where_predictions_stop_to_fit(phase: Phase, chunk: int, bat
     if chunk:
         assert 0 == found.certain % chunk == found.possible % chunk
     assert {FITS} == set(map(verdict, sampled(found.certain)))
-    assert FITS != verdict(found.certain + (chunk or 1))
+    assert {FITS} != {verdict(found.certain + n) for n in ({chunk - 1, chunk} if chunk else {1})}
     assert DOES_NOT_FIT != verdict(found.possible)
     assert DOES_NOT_FIT == verdict(found.possible + (chunk or 1))
 
