@@ -11,7 +11,8 @@ from vram_ledger.analysis.allocation.rules import AllocationFailure, CachingAllo
 from vram_ledger.analysis.allocation.settings import Rules, allocator
 from vram_ledger.analysis.allocation.steps import RELEASE, carried_out, steps_of, unfolded
 from vram_ledger.analysis.derivation.derived import Derived, Origin, OutsideDomain, Regime
-from vram_ledger.analysis.derivation.forms import Call, Ints, Shape, calls_at, shape_factors
+from vram_ledger.analysis.derivation.forms import LOOP_COLUMNS, Call, Ints, Shape, calls_at, shape_factors
+from vram_ledger.analysis.derivation.loops import ROUNDS
 from vram_ledger.harness.records import Workload
 from vram_ledger.harness.splits import UNSOLVED, splits
 
@@ -76,10 +77,11 @@ class Course:
 class Numbered:
     """A call's steps after so many requests that are alive, which are counted first.
 
-    pieces: for the allocator, one up to each release of its cache. made: the requests, in order. left: those alive
-    after the call, oldest first.
+    alive: how many those are. pieces: for the allocator, one up to each release of its cache. made: the requests, in
+    order. left: those alive after the call, oldest first.
     """
 
+    alive: int
     pieces: tuple[Ints, ...]
     made: tuple[int, ...]
     left: Ints
@@ -210,21 +212,31 @@ class Program:
             course = self.course(call, shape)
             alive.sort(key=lambda n: (ranks[n], n))
             own = self._numbered_after(course, len(alive))
-            numbers = np.concatenate([np.array(alive, dtype=np.int64), requests + np.arange(len(own.made))])
-            pieces = [
-                np.where(steps < 0, ~numbers[np.minimum(~steps, len(numbers) - 1)], steps) for steps in own.pieces
-            ]
-            yield course, pieces, self.sizes(call, shape, course, device.multiprocessors)
-            alive = numbers[own.left].tolist()
-            ranks |= {n: course.ranks[own.made[n - requests]] for n in alive if n >= requests}
-            requests += len(own.made)
+            pieces, left = in_full(own, course.regime, rounds_of(course.regime, shape))
+            made = sum(int((steps >= 0).sum()) for steps in pieces)
+            numbers = np.concatenate([np.array(alive, dtype=np.int64), requests + np.arange(made)])
+            yield (
+                course,
+                [np.where(steps < 0, ~numbers[np.maximum(~steps, 0)], steps) for steps in pieces],
+                self.sizes(call, shape, course, device.multiprocessors),
+            )
+            known = len(alive)
+            alive = numbers[left].tolist()
+            ranks |= {
+                number: course.ranks[own.made[place - known]]
+                for place, number in zip(own.left.tolist(), alive, strict=True)
+                if place >= known
+            }
+            requests += made
 
     def _numbered_after(self, course: Course, alive: int) -> Numbered:
         if (id(course), alive) not in self._numbered:
             tokens, left = course.tokens[course.own :], list(range(alive))
             pieces = tuple(np.array(piece, dtype=np.int64) for piece in steps_of(tokens, left, alive))
             made = tuple(token for token in tokens if token >= 0)
-            self._numbered[id(course), alive] = Numbered(pieces=pieces, made=made, left=np.array(left, dtype=np.int64))
+            self._numbered[id(course), alive] = Numbered(
+                alive=alive, pieces=pieces, made=made, left=np.array(left, dtype=np.int64)
+            )
         return self._numbered[id(course), alive]
 
     def _call(
@@ -263,6 +275,41 @@ class Program:
         own = allocator(device.rules, capacity_bytes, device.total_bytes)
         sizes = (device.workspace_bytes, *build.sizes[1:])
         return carried_out(own, tokens_of(build.steps), sizes) or own
+
+
+def rounds_of(regime: Regime, shape: Shape) -> list[int]:
+    """How many rounds each of a regime's loops has at a shape."""
+    factors = shape_factors(regime.call, shape)
+    row = [_product(column, factors) for column in LOOP_COLUMNS]
+    return [sum(c * value for c, value in zip(loop[2:], row, strict=True)) for loop in regime.loops]
+
+
+def in_full(own: Numbered, regime: Regime, rounds: Sequence[int]) -> tuple[tuple[Ints, ...], Ints]:
+    """A call's steps and what is left alive with all rounds of its loops; every round beyond the third is as it was.
+
+    What the second round of a loop or a later one made is, after the loop, what the last but one or the last has made.
+    """
+    if not rounds:
+        return own.pieces, own.left
+    *before, steps = own.pieces
+    first = own.alive + sum(int((piece >= 0).sum()) for piece in before)
+    born = np.concatenate([[0], np.cumsum(steps >= 0)])
+    later = np.zeros(own.alive + len(own.made), dtype=np.int64)  # by how much the number of a request is larger
+
+    def numbered(part: Ints) -> Ints:
+        return np.where(part < 0, part - later[np.maximum(~part, 0)], part)
+
+    parts, done = [], 0
+    for (start, length, *_), times in zip(regime.loops, rounds, strict=True):
+        begin, end, more = start - regime.prepared, start - regime.prepared + ROUNDS * length, times - ROUNDS
+        parts.append(numbered(steps[done:end]))
+        made = int(born[begin + length] - born[begin])
+        again, shift = np.tile(parts[-1][-length:], more), np.repeat(np.arange(1, more + 1) * made, length)
+        parts.append(np.where(again < 0, again - shift, again))
+        later[first + int(born[begin]) + made :] += more * made
+        done = end
+    parts.append(numbered(steps[done:]))
+    return (*before, np.concatenate(parts)), own.left + later[own.left]
 
 
 def shape_of(workload: Workload) -> tuple[int, int, int]:
