@@ -218,6 +218,24 @@ class CachingAllocator:
         """Size by address of every free block."""
         return {at: end - at for at, end in self._end_of.items()}
 
+    def free_in_pools(self) -> list[tuple[int, int, int, bool]]:
+        """Of every free block: its address, size, pool (0 small, 1 large), and whether it is all its segment."""
+        return [
+            (
+                block & ADDRESSES,
+                block >> ADDRESS_BITS,
+                kind,
+                self._bounds.get(block & ADDRESSES) == block >> ADDRESS_BITS,
+            )
+            for kind, pool in enumerate((self._small, self._large))
+            for block in pool
+        ]
+
+    @property
+    def top(self) -> int:
+        """Where the next segment lies, if nobody says."""
+        return self._top
+
     def reset_peak(self) -> None:
         """Sets every peak to its current value (``reset_peak_memory_stats``)."""
         self._peak = self._now.copy()
@@ -228,39 +246,43 @@ class CachingAllocator:
         end_of, start_of, bounds = self._end_of, self._start_of, self._bounds
         requested, allocated, _ = self._now
         most_requested, most_allocated, _ = self._peak
-        begun = self.steps
+        begun, largest_rest, plain = self.steps, self.largest_rest_bytes, self.plain
         failed: int | None = None
+        blocks = [-(-size // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES for size in sizes]
+        keys = [size << ADDRESS_BITS for size in blocks]
+        add_request = requests.append
         try:
             for number, step in enumerate(steps, begun):
                 if step >= 0:
                     if (asked := sizes[step]) <= 0:
-                        requests.append(self._nothing(number, asked))
+                        add_request(self._nothing(number, asked))
                         continue
-                    size = -(-asked // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES
-                    pool = small if size <= SMALL_BYTES else large
-                    place = bisect_left(pool, size << ADDRESS_BITS)
+                    size = blocks[step]
+                    pool, most_rest = (small, 0) if size <= SMALL_BYTES else (large, largest_rest)
+                    place = bisect_left(pool, keys[step])
                     if place < len(pool):
-                        block = pool.pop(place if self.plain else self._chosen(pool, place))
+                        block = pool.pop(place if plain else self._chosen(pool, place))
                         at = block & ADDRESSES
                         end = end_of.pop(at)
                         del start_of[end]
                     else:
                         self.steps = number
                         if (found := self._new_block(size, pool)) is None:
-                            requests.append(())
+                            add_request(())
                             failed = asked
                             break
                         at, end = found
                     rest = end - at - size
-                    if rest > (0 if pool is small else self.largest_rest_bytes):
+                    if rest > most_rest:
                         cut = at + size
                         insort(pool, rest << ADDRESS_BITS | cut)
                         end_of[cut] = end
                         start_of[end] = cut
                         end = cut
-                    requests.append((at, end - at, asked, pool))
+                    size = end - at
+                    add_request((at, size, asked, pool))
                     requested += asked
-                    allocated += end - at
+                    allocated += size
                     if requested > most_requested:
                         most_requested = requested
                     if allocated > most_allocated:

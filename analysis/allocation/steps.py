@@ -79,8 +79,10 @@ def coded(requests: Mapping[int, int], ends: Mapping[int, int], releases: Collec
             alive.append(event)
             tokens.append(requests[event])
         elif event in ends:
-            place = alive.index(ends[event])
-            tokens.append(place - len(alive))
+            place = -1  # most that end are young
+            while alive[place] != ends[event]:
+                place -= 1
+            tokens.append(place)
             del alive[place]
         else:
             tokens.append(RELEASE)

@@ -27,6 +27,7 @@ from vram_ledger.analysis.derivation.forms import (
     shape_factors,
 )
 from vram_ledger.analysis.derivation.groups import any_layer
+from vram_ledger.analysis.derivation.loops import Loop, shortened
 from vram_ledger.analysis.derivation.regimes import (
     PROBED_BATCHES,
     PROBED_TOKENS,
@@ -47,9 +48,19 @@ REFUSED_BY_TORCH = "canUse32BitIndexMath"
 CHECKS = 4  # logs of a regime that the solve does not need
 MOST_TOKENS = 2**22  # of all sequences: beyond any card
 MOST_CHUNK_TOKENS = 65_536
+MOST_LOOPED_TOKENS = 32_768  # of the torch reference: a million events
 MOST_CALLS = 4  # of a chunked prefill that is run
 DRAWS, MOST_DRAWN = 3000, 300
 PROBE = Shape(batch=2, context_tokens=1000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Called:
+    """One call: its log, the loops that are shortened in it, and what is the same within a regime."""
+
+    log: EventLog
+    loops: tuple[Loop, ...]
+    kind: str
 
 
 class Runs:
@@ -59,8 +70,8 @@ class Runs:
         self._replays = replays
         self.configuration = configuration
         self.phase: Phase = phase
-        self._logs: dict[Shape, EventLog] = {}
-        self._calls: dict[tuple[Call, Shape], tuple[EventLog, str]] = {}
+        self._logs: dict[Shape, tuple[EventLog, tuple[Loop, ...]]] = {}
+        self._calls: dict[tuple[Call, Shape], Called] = {}
 
     def workload(self, shape: Shape) -> Workload:
         """The workload of a shape."""
@@ -71,8 +82,8 @@ class Runs:
             batch=shape.batch,
         )
 
-    def whole(self, shape: Shape) -> EventLog:
-        """The log of the workload of that shape, of the program's own tensors alone.
+    def whole(self, shape: Shape) -> tuple[EventLog, tuple[Loop, ...]]:
+        """The log of the workload of that shape, of the program's own tensors alone, and its loops, shortened in it.
 
         Weights and workspace are the build's. Into how many parts flash attention splits the keys hangs on the number
         of multiprocessors and is no form of the shape: their accumulators are put back where they were taken out
@@ -80,7 +91,8 @@ class Runs:
         """
         whole = dataclasses.replace(shape, call=1)
         if whole not in self._logs:
-            self._logs[whole] = without(self._replays.log(self.workload(shape)), (*STANDING, UNSOLVED))
+            log = without(self._replays.log(self.workload(shape)), (*STANDING, UNSOLVED))
+            self._logs[whole] = shortened(log) if self.configuration.kernels == "torch" else (log, ())
         return self._logs[whole]
 
     def build(self) -> Build:
@@ -88,13 +100,19 @@ class Runs:
         workload = self.workload(PROBE)
         return built(self._replays.built(workload), self._replays.log(workload))
 
-    def call(self, call: Call, shape: Shape) -> tuple[EventLog, str]:
-        """The log of the call of that kind within the workload of that shape, and its signature."""
+    def call(self, call: Call, shape: Shape) -> Called:
+        """The call of that kind within the workload of that shape."""
         if (call, shape) not in self._calls:
-            log = self.whole(shape)
+            log, loops = self.whole(shape)
             if call in ("first", "later"):
+                start, end = log.marks[f"call {shape.call}"], log.marks.get(f"call {shape.call + 1}", log.events)
                 log = call_log(log, shape.call)
-            self._calls[call, shape] = log, signature(log)
+                shift = log.marks["start"] - start
+                loops = tuple(
+                    dataclasses.replace(loop, start=loop.start + shift) for loop in loops if start <= loop.start < end
+                )
+            places = [(loop.start, loop.length) for loop in loops]
+            self._calls[call, shape] = Called(log=log, loops=loops, kind=signature(log) + repr(places))
         return self._calls[call, shape]
 
     def runs(self, call: Call, shape: Shape) -> bool:
@@ -164,15 +182,17 @@ def _moved(a: Allocation, born: int, shift: int, end: int) -> Allocation:
 class Axis:
     """The second axis of a kind of call: the tokens that it feeds, or, of a decode step, that are cached before.
 
-    padded: only those that are (no) multiple of 8, as then the cached tokens are; ``None``: all.
+    padded: only those that are (no) multiple of 8, as then the cached tokens are; ``None``: all. most_tokens: of a
+    context.
     """
 
     call: Call
     padded: bool | None
+    most_tokens: int
 
     def probes(self) -> tuple[int, ...]:
         """The numbers that are probed."""
-        most = MOST_CHUNK_TOKENS if self.call in ("first", "later") else MOST_CONTEXT_TOKENS
+        most = min(self.most_tokens, MOST_CHUNK_TOKENS) if self.call in ("first", "later") else self.most_tokens
         tokens = sorted({t for t in (*PROBED_TOKENS, most) if t <= most})
         if self.call == "first":
             return tuple(t for t in tokens if t % MASK_TOKENS == 0)
@@ -199,18 +219,13 @@ class Axis:
     def domain(self, batches: tuple[int, int], numbers: tuple[int, int]) -> Domain:
         """The shapes that two ranges stand for."""
         tokens = (self.tokens(numbers[0]), self.tokens(numbers[1]))
-        contexts = (1, MOST_CONTEXT_TOKENS) if self.call in ("first", "later") else tokens
+        contexts = (1, self.most_tokens) if self.call in ("first", "later") else tokens
         fed = (1, 1) if self.call == "decode" else tokens
         return Domain(batches=batches, contexts=contexts, tokens=fed, padded_mask=self.padded)
 
 
 def check_derivable(configuration: Configuration) -> None:
     """:class:`NotDerived` for a configuration of which it is known, before any replay, that it is replay only."""
-    if configuration.kernels == "torch":
-        raise NotDerived(
-            "the torch reference loops over chunks in Python, so its number of operations depends on the shape: "
-            "replay only (`vram-ledger log`)"
-        )
     if configuration.prefill_chunk_tokens:
         raise NotDerived("a prefill is derived with its calls in chunks of any size: name the variant without chunk")
 
@@ -238,10 +253,11 @@ def derive(replays: Replays, configuration: Configuration, phase: Phase, heads: 
 
 
 def _call_regimes(runs: Runs, call: Call, tables: Tables) -> Iterator[Regime]:
+    most = MOST_LOOPED_TOKENS if runs.configuration.kernels == "torch" and call != "decode" else MOST_CONTEXT_TOKENS
     try:
-        boxes = list(_boxes(runs, Axis(call=call, padded=None)))
+        boxes = list(_boxes(runs, Axis(call=call, padded=None, most_tokens=most)))
     except NoRanges:
-        split = [Axis(call=call, padded=padded) for padded in (False, True)]
+        split = [Axis(call=call, padded=padded, most_tokens=most) for padded in (False, True)]
         try:
             boxes = [box for axis in split for box in _boxes(runs, axis)]
         except NoRanges as error:
@@ -252,12 +268,12 @@ def _call_regimes(runs: Runs, call: Call, tables: Tables) -> Iterator[Regime]:
 
 def _boxes(runs: Runs, axis: Axis) -> Iterator[Domain]:
     """The ranges of tokens and, for each, those of the batch."""
-    for numbers in ranges(lambda n: runs.call(axis.call, axis.shape(PROBE.batch, n))[1], axis.probes()):
+    for numbers in ranges(lambda n: runs.call(axis.call, axis.shape(PROBE.batch, n)).kind, axis.probes()):
         middle = int((max(numbers[0], 1) * max(numbers[1], 1)) ** 0.5)
         at = min(max(middle, numbers[0]), numbers[1])
         if axis.call == "first":
             at = at // MASK_TOKENS * MASK_TOKENS
-        for batches in ranges(lambda b, at=at: runs.call(axis.call, axis.shape(b, at))[1], PROBED_BATCHES):  # type: ignore[misc]
+        for batches in ranges(lambda b, at=at: runs.call(axis.call, axis.shape(b, at)).kind, PROBED_BATCHES):  # type: ignore[misc]
             yield axis.domain(batches, numbers)
 
 
@@ -267,13 +283,14 @@ def _regime(runs: Runs, call: Call, domain: Domain, tables: Tables) -> Regime:
     if not shapes:
         raise NotDerived(f"{runs.phase}, {call} call, {domain.label}: no shape of it runs")
     replayed = [runs.call(call, shape) for shape in shapes]
-    for shape, (_, kind) in zip(shapes, replayed, strict=True):
-        if kind != replayed[0][1]:
+    for shape, called in zip(shapes, replayed, strict=True):
+        if called.kind != replayed[0].kind:
             raise NotDerived(
                 f"{runs.phase}, {call} call, {domain.label}: the sequence of events at {_named(shape)} is not that at "
                 f"{_named(shapes[0])}"
             )
-    return regime_of(solve_regime(call, domain, columns, shapes, [log for log, _ in replayed]), tables)
+    logs, loops = [called.log for called in replayed], [called.loops for called in replayed]
+    return regime_of(solve_regime(call, domain, columns, shapes, logs, loops), tables)
 
 
 def _named(shape: Shape) -> str:

@@ -57,7 +57,6 @@ class Build:
 
     sizes: bytes, by number; number 0 is the libraries' workspace, of which each card has its own. steps: see
     :mod:`analysis.allocation.steps`. resident_bytes, residents: weights and buffers, and how many tensors they are.
-    :mod:`analysis.allocation.steps`. resident_bytes, residents: weights and buffers, and how many tensors they are.
     """
 
     sizes: tuple[int, ...]
@@ -73,8 +72,9 @@ class Regime:
     requests: of each, the number of its origin in :attr:`Derived.origins`, then its bytes, a number a column; what
     flash attention allocates for each part of the keys is given for one part (:func:`harness.splits.splits`).
     prepared: how many of the steps come before the call: inputs and a filled cache, or, of a later call, the births of
-    what is alive, in the order of :attr:`Origin.rank`. logs, checks: shapes run, and how many of them the solve did not
-    need.
+    what is alive, in the order of :attr:`Origin.rank`. loops: of each the step with which it starts, the steps of a
+    round, and the coefficients of the number of rounds (:data:`.forms.LOOP_COLUMNS`); ``steps`` has
+    :data:`.loops.ROUNDS` of them. logs, checks: shapes run, and how many of them the solve did not need.
     """
 
     call: Call
@@ -85,6 +85,7 @@ class Regime:
     steps: str
     logs: int
     checks: int
+    loops: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ ROUNDED = {"⌈T/64⌉": ("T", CHUNK_TOKENS), "⌈E/8⌉": ("E", MASK_TOKENS)}
 # In the order in which they are tried: a column that the shapes of a regime can't tell from earlier ones is left out.
 COLUMNS: tuple[tuple[str, ...], ...] = ((), ("B",), ("L",), ("B", "L"), ("B", "⌈T/64⌉"))
 MASK_COLUMNS = (("⌈E/8⌉",), ("B", "⌈E/8⌉"))
+LOOP_COLUMNS: tuple[tuple[str, ...], ...] = ((), ("⌈T/64⌉",))  # of how many rounds a loop has
 FED_COLUMNS = (("T",), ("B", "T"))
 PAST_COLUMNS = (("T",), ("E",), ("B", "T"), ("B", "E"), ("T", "E"), ("B", "T", "E"))
 PAST_MASK_COLUMNS = (("T", "⌈E/8⌉"), ("B", "T", "⌈E/8⌉"))

@@ -1,9 +1,9 @@
 """A derived program ready to be asked: what it requests at a shape, and what the allocator of a card makes of that."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -11,9 +11,21 @@ from vram_ledger.analysis.allocation.rules import AllocationFailure, CachingAllo
 from vram_ledger.analysis.allocation.settings import Rules, allocator
 from vram_ledger.analysis.allocation.steps import RELEASE, carried_out, steps_of, unfolded
 from vram_ledger.analysis.derivation.derived import Derived, Origin, OutsideDomain, Regime
-from vram_ledger.analysis.derivation.forms import MASK_TOKENS, Call, Ints, Shape, calls_at, shape_factors
+from vram_ledger.analysis.derivation.forms import (
+    LOOP_COLUMNS,
+    MASK_TOKENS,
+    Call,
+    Ints,
+    Shape,
+    calls_at,
+    shape_factors,
+)
+from vram_ledger.analysis.derivation.loops import ROUNDS
 from vram_ledger.harness.records import Workload
 from vram_ledger.harness.splits import UNSOLVED, splits
+
+if TYPE_CHECKING:
+    from vram_ledger.analysis.allocation.compiled import Room
 
 During = Literal["build", "cache", "forward"]
 tokens_of = functools.lru_cache(maxsize=256)(unfolded)
@@ -43,24 +55,44 @@ class Ran:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutOfRoom:
-    """A phase that does not: while what was done, which request failed, and what made it, ``None`` in the build."""
+    """A phase that does not: while what was done, which request failed, and what made it, ``None`` in the build.
+
+    calls: those of the model that were carried out before.
+    """
 
     during: During
+    calls: int
     failure: AllocationFailure
     origin: Origin | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """A regime's steps in full. alive: of each step, the request that begins there or -1; ends: the step whose request
-    ends there, or -1."""
+    """A regime's steps in full. begins: of each step, the request that begins there or -1; ends: the step whose request
+    ends there, or -1. own: where the call's own steps begin. ranks: by which each request is put in order."""
 
     regime: Regime
     tokens: tuple[int, ...]
+    own: int
     matrix: Ints
     parts: tuple[int, ...]
     begins: Ints
     ends: Ints
+    ranks: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbered:
+    """A call's steps after so many requests that are alive, which are counted first.
+
+    alive: how many those are. pieces: for the allocator, one up to each release of its cache. made: the requests, in
+    order. left: those alive after the call, oldest first.
+    """
+
+    alive: int
+    pieces: tuple[Ints, ...]
+    made: tuple[int, ...]
+    left: Ints
 
 
 class Program:
@@ -70,6 +102,8 @@ class Program:
         self.derived = derived
         self._courses: dict[int, Course] = {}
         self._built: dict[tuple[Device, int | None], CachingAllocator | AllocationFailure] = {}
+        self._rooms: dict[int, Room] = {}
+        self._numbered: dict[tuple[int, int], Numbered] = {}
 
     def course(self, call: Call, shape: Shape) -> Course:
         """The steps of a call; :class:`OutsideDomain` for a shape that no regime contains.
@@ -156,42 +190,85 @@ class Program:
         """
         built = self._build(device, capacity_bytes)
         if isinstance(built, AllocationFailure):
-            return OutOfRoom(during="build", failure=built, origin=None)
+            return OutOfRoom(during="build", calls=0, failure=built, origin=None)
         own = built.copy(capacity_bytes)
-        alive: list[int] = []
-        ranks: list[tuple[str, ...]] = []
-        for call, shape in calls_at(self.derived.phase, batch, context_tokens, chunk_tokens):
-            course = self.course(call, shape)
-            sizes = self.sizes(call, shape, course, device.multiprocessors)
-            if shape.call > 1:
-                alive.sort(key=lambda n: (ranks[n], n))
-            tokens = course.tokens[course.regime.prepared if shape.call > 1 else 0 :]
-            failed = self._call(own, course, tokens, sizes, alive, first=shape.call == 1)
-            if failed is not None:
+        for number, (course, pieces, sizes) in enumerate(self._calls(device, batch, context_tokens, chunk_tokens)):
+            if (failed := self._call(own, course, pieces, sizes, number)) is not None:
                 return failed
-            if shape.chunk_tokens:
-                origins, rows = self.derived.origins, course.regime.requests
-                ranks += [origins[rows[token][0]].rank for token in tokens if token >= 0]
         return Ran(peak=own.peak, retries=own.retries)
 
+    def calls_held(
+        self, device: Device, batch: int, context_tokens: int, chunk_tokens: int, capacity_bytes: int | None
+    ) -> tuple[int, int]:
+        """How many of the phase's calls are carried out in a memory of that size, and how many there are.
+
+        What :meth:`run` says, for the default rules and without saying why, in a tenth of the time.
+        """
+        from vram_ledger.analysis.allocation.compiled import Room  # numba, which one answer has no need of
+
+        assert device.rules == "default", f"{device.rules} segments are not compiled"
+        calls = [
+            (pieces, np.array(sizes)) for _, pieces, sizes in self._calls(device, batch, context_tokens, chunk_tokens)
+        ]
+        built = self._build(device, capacity_bytes)
+        if isinstance(built, AllocationFailure):
+            return 0, len(calls)
+        if id(built) not in self._rooms:
+            self._rooms[id(built)] = Room(built)
+        return self._rooms[id(built)].held(calls, capacity_bytes), len(calls)
+
+    def _calls(
+        self, device: Device, batch: int, context_tokens: int, chunk_tokens: int
+    ) -> Iterator[tuple[Course, list[Ints], list[int]]]:
+        """Of every call its steps, a piece up to each release of the cache, and the sizes of its requests."""
+        alive: list[int] = []
+        ranks: dict[int, tuple[str, ...]] = {}
+        requests = 0
+        for call, shape in calls_at(self.derived.phase, batch, context_tokens, chunk_tokens):
+            course = self.course(call, shape)
+            alive.sort(key=lambda n: (ranks[n], n))
+            own = self._numbered_after(course, len(alive))
+            pieces, left = in_full(own, course.regime, rounds_of(course.regime, shape))
+            made = sum(int((steps >= 0).sum()) for steps in pieces)
+            numbers = np.concatenate([np.array(alive, dtype=np.int64), requests + np.arange(made)])
+            yield (
+                course,
+                [np.where(steps < 0, ~numbers[np.maximum(~steps, 0)], steps) for steps in pieces],
+                self.sizes(call, shape, course, device.multiprocessors),
+            )
+            known = len(alive)
+            alive = numbers[left].tolist()
+            ranks |= {
+                number: course.ranks[own.made[place - known]]
+                for place, number in zip(own.left.tolist(), alive, strict=True)
+                if place >= known
+            }
+            requests += made
+
+    def _numbered_after(self, course: Course, alive: int) -> Numbered:
+        if (id(course), alive) not in self._numbered:
+            tokens, left = course.tokens[course.own :], list(range(alive))
+            pieces = tuple(np.array(piece, dtype=np.int64) for piece in steps_of(tokens, left, alive))
+            made = tuple(token for token in tokens if token >= 0)
+            self._numbered[id(course), alive] = Numbered(
+                alive=alive, pieces=pieces, made=made, left=np.array(left, dtype=np.int64)
+            )
+        return self._numbered[id(course), alive]
+
     def _call(
-        self,
-        own: CachingAllocator,
-        course: Course,
-        tokens: Sequence[int],
-        sizes: list[int],
-        alive: list[int],
-        first: bool,
+        self, own: CachingAllocator, course: Course, pieces: Sequence[Ints], sizes: list[int], calls: int
     ) -> OutOfRoom | None:
-        for number, steps in enumerate(steps_of(tokens, alive, own.requests)):
-            if first and number:
+        """A call after so many others: the first begins with what is prepared for all."""
+        for number, steps in enumerate(pieces):
+            if not calls and number:
                 own.empty_cache()
                 own.reset_peak()
             before = own.steps
-            if (failure := own.run(steps, sizes)) is not None:
-                request = steps[failure.step - before]
+            if (failure := own.run(steps.tolist(), sizes)) is not None:
+                request = int(steps[failure.step - before])
                 return OutOfRoom(
-                    during="cache" if first and not number else "forward",
+                    during="cache" if not calls and not number else "forward",
+                    calls=calls,
                     failure=failure,
                     origin=self.derived.origins[course.regime.requests[request][0]],
                 )
@@ -216,6 +293,41 @@ class Program:
         return carried_out(own, tokens_of(build.steps), sizes) or own
 
 
+def rounds_of(regime: Regime, shape: Shape) -> list[int]:
+    """How many rounds each of a regime's loops has at a shape."""
+    factors = shape_factors(regime.call, shape)
+    row = [_product(column, factors) for column in LOOP_COLUMNS]
+    return [sum(c * value for c, value in zip(loop[2:], row, strict=True)) for loop in regime.loops]
+
+
+def in_full(own: Numbered, regime: Regime, rounds: Sequence[int]) -> tuple[tuple[Ints, ...], Ints]:
+    """A call's steps and what is left alive with all rounds of its loops; every round beyond the third is as it was.
+
+    What the second round of a loop or a later one made is, after the loop, what the last but one or the last has made.
+    """
+    if not rounds:
+        return own.pieces, own.left
+    *before, steps = own.pieces
+    first = own.alive + sum(int((piece >= 0).sum()) for piece in before)
+    born = np.concatenate([[0], np.cumsum(steps >= 0)])
+    later = np.zeros(own.alive + len(own.made), dtype=np.int64)  # by how much the number of a request is larger
+
+    def numbered(part: Ints) -> Ints:
+        return np.where(part < 0, part - later[np.maximum(~part, 0)], part)
+
+    parts, done = [], 0
+    for (start, length, *_), times in zip(regime.loops, rounds, strict=True):
+        begin, end, more = start - regime.prepared, start - regime.prepared + ROUNDS * length, times - ROUNDS
+        parts.append(numbered(steps[done:end]))
+        made = int(born[begin + length] - born[begin])
+        again, shift = np.tile(parts[-1][-length:], more), np.repeat(np.arange(1, more + 1) * made, length)
+        parts.append(np.where(again < 0, again - shift, again))
+        later[first + int(born[begin]) + made :] += more * made
+        done = end
+    parts.append(numbered(steps[done:]))
+    return (*before, np.concatenate(parts)), own.left + later[own.left]
+
+
 def shape_of(workload: Workload) -> tuple[int, int, int]:
     """Batch, context and chunk of a workload, as a program is asked for them; a decode step has no chunks."""
     chunk = workload.configuration.prefill_chunk_tokens if workload.phase == "prefill" else 0
@@ -235,10 +347,12 @@ def _course(derived: Derived, regime: Regime) -> Course:
     return Course(
         regime=regime,
         tokens=tokens,
+        own=regime.prepared if regime.call == "later" else 0,
         matrix=np.array([request[1:] for request in regime.requests], dtype=np.int64),
         parts=tuple(n for n, request in enumerate(regime.requests) if derived.origins[request[0]].op == UNSOLVED),
         begins=begins,
         ends=ends,
+        ranks=tuple(derived.origins[request[0]].rank for request in regime.requests),
     )
 
 

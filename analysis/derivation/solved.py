@@ -9,6 +9,7 @@ import numpy as np
 from vram_ledger.analysis.allocation.steps import RELEASE, coded, folded
 from vram_ledger.analysis.derivation.derived import Build, Origin, Regime
 from vram_ledger.analysis.derivation.forms import (
+    LOOP_COLUMNS,
     Call,
     Domain,
     Ints,
@@ -19,6 +20,7 @@ from vram_ledger.analysis.derivation.forms import (
     shape_factors,
 )
 from vram_ledger.analysis.derivation.groups import any_layer, group_of
+from vram_ledger.analysis.derivation.loops import Loop
 from vram_ledger.analysis.derivation.solve import NotAForm, Solver
 from vram_ledger.errors import Refused
 from vram_ledger.harness.events import EventLog
@@ -36,12 +38,13 @@ class NotDerived(Refused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solved:
-    """One regime's program: its allocations, and each one's bytes as a row of coefficients."""
+    """One regime's program: its allocations, and each one's bytes as a row of coefficients. loops: as of a regime."""
 
     call: Call
     domain: Domain
     columns: tuple[tuple[str, ...], ...]
     log: EventLog
+    loops: tuple[tuple[int, ...], ...]
     sizes: Ints
     shapes: tuple[str, ...]
     logs: int
@@ -49,7 +52,12 @@ class Solved:
 
 
 def solve_regime(
-    call: Call, domain: Domain, columns: tuple[tuple[str, ...], ...], shapes: Sequence[Shape], logs: Sequence[EventLog]
+    call: Call,
+    domain: Domain,
+    columns: tuple[tuple[str, ...], ...],
+    shapes: Sequence[Shape],
+    logs: Sequence[EventLog],
+    loops: Sequence[tuple[Loop, ...]],
 ) -> Solved:
     """Coefficients of every allocation of logs whose sequences agree; :class:`NotDerived` if a size has none."""
     factors = factors_at(call, shapes)
@@ -67,11 +75,24 @@ def solve_regime(
         domain=domain,
         columns=columns,
         log=logs[0],
+        loops=_rounds(factors, loops),
         sizes=solved,
         shapes=_shape_texts(call, factors, logs),
         logs=len(logs),
         checks=solver.checks,
     )
+
+
+def _rounds(factors: dict[str, Ints], loops: Sequence[tuple[Loop, ...]]) -> tuple[tuple[int, ...], ...]:
+    """Of every loop where it starts, how long a round is, and the coefficients of their number."""
+    if not loops[0]:
+        return ()
+    solver = Solver(design(LOOP_COLUMNS, factors))
+    try:
+        counts = solver.coefficients(np.array([[loop.rounds for loop in found] for found in loops], dtype=np.int64))
+    except NotAForm as error:
+        raise NotDerived(f"the rounds of a loop are no form of ⌈T/64⌉: {error}") from error
+    return tuple((loop.start, loop.length, *row.tolist()) for loop, row in zip(loops[0], counts, strict=True))
 
 
 def factors_at(call: Call, shapes: Sequence[Shape]) -> dict[str, Ints]:
@@ -195,6 +216,9 @@ def regime_of(solved: Solved, tables: Tables) -> Regime:
     if solved.call != "later":  # the harness gives back what is cached once inputs and cache are there
         tokens.insert(prepared, RELEASE)
         prepared += 1
+    calls = [a.born for a in log.allocations if a.op == SPLITTING and len(a.shape) == 4]
+    before = len(tokens) - len(entries)  # the release
+    loops = [(start + before + 4 * sum(c < start for c in calls), *rest) for start, *rest in solved.loops]
     return Regime(
         call=solved.call,
         domain=solved.domain,
@@ -202,6 +226,7 @@ def regime_of(solved: Solved, tables: Tables) -> Regime:
         requests=tuple(numbers),
         prepared=prepared,
         steps=folded(tokens),
+        loops=tuple(loops),
         logs=solved.logs,
         checks=solved.checks,
     )

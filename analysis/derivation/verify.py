@@ -31,7 +31,7 @@ def random_shapes(count: int, most_batch: int, most_context: int, seed: int, lea
 
 def compared(program: Program, runs: Runs, shape: Shape) -> dict[str, int]:
     """One shape: what the replay counted, and the formula less that, in bytes."""
-    log = runs.whole(shape)
+    log, _ = runs.whole(shape)
     _, peak = peak_event(log, log.marks["start"], log.marks["end"])
     held = live_bytes(log)[log.marks["end"] - 1]
     at = shape.batch, shape.context_tokens

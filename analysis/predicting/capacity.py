@@ -1,21 +1,25 @@
 """How much fits: the longest context for each batch and the largest batch for each context, for sure and perhaps.
 
 What is requested grows with batch and context, what the allocator needs does not always: freed blocks fit one size and
-not the next (27B, decode, batch 13: some contexts shorter than the longest that fits do not fit). So the longest is
-found by halving and then looked at from below, at :data:`LOOKED_AT` contexts: "certain" is one below which none of them
-was seen to fail.
+not the next (27B, decode, batch 13: some contexts shorter than the longest that fits do not fit). So an end is looked
+for from where what is requested alone would still fit, downwards. What surely fits is then looked at from below, at
+distances of 1, :data:`WIDER` and so on, up to half: "certain" is one of which none of these was seen to fail. A prefill
+in chunks has all the calls of a shorter one before its own; only its last chunk can be one that lacks a token, and is
+looked at as such.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vram_ledger.analysis.ground.kinds import Word
-from vram_ledger.analysis.predicting.prediction import DOES_NOT_FIT, FITS, Fit
 from vram_ledger.analysis.predicting.predictor import Predictor
 from vram_ledger.harness.records import Phase
 
 MOST_BATCH = 1024
-LOOKED_AT = 6
+WIDER = 2
+FIRST_STEPS = 128  # how many of the steps with which a search begins it is from one end to the other
+Fits = Callable[[int, bool], bool]
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 CONTEXTS = (1024, 4096, 16_384, 32_768, 65_536, 131_072, 262_144)
 
@@ -69,47 +73,86 @@ def frontier(
 
     most_context = min(most_context or predictor.most_context_tokens, predictor.most_context_tokens)
     contexts = [c for c in contexts if c <= most_context]
-    known: dict[tuple[int, int], Fit] = {}
 
-    def verdict(batch: int, context_tokens: int) -> Fit:
-        if (batch, context_tokens) not in known:
-            known[batch, context_tokens] = predictor.fit(phase, batch, context_tokens)
-        return known[batch, context_tokens]
+    @functools.cache
+    def fits(batch: int, context_tokens: int, sure: bool) -> bool:
+        return predictor.fits(phase, batch, context_tokens, sure)
 
-    longest = tuple(_ends(b, lambda n, b=b: verdict(b, n), most_context, chunk or 1) for b in batches)  # type: ignore[misc]
-    largest = tuple(_ends(c, lambda n, c=c: verdict(n, c), MOST_BATCH, 1) for c in contexts)  # type: ignore[misc]
+    def requests(batch: int, context_tokens: int, sure: bool) -> bool:
+        return predictor.requests_fit(phase, batch, context_tokens, sure)
+
+    def longest(batch: int) -> Largest:
+        here, bound = functools.partial(fits, batch), functools.partial(requests, batch)
+        if 1 < chunk <= most_context and here(chunk, False):
+            return _in_chunks(predictor, batch, here, bound, most_context // chunk)
+        return _ends(batch, here, bound, most_context)
+
+    def largest(context: int) -> Largest:
+        return _ends(
+            context, lambda n, sure: fits(n, context, sure), lambda n, sure: requests(n, context, sure), MOST_BATCH
+        )
+
     return Frontier(
         gpu=predictor.card.label,
         phase=phase,
         chunk_tokens=chunk,
-        contexts=longest,
-        batches=largest,
+        contexts=tuple(map(longest, batches)),
+        batches=tuple(map(largest, contexts)),
         words=predictor.words(phase),
     )
 
 
-def _ends(at: int, verdict: Callable[[int], Fit], most: int, unit: int) -> Largest:
-    """Both ends of an axis, in whole units; less than one unit is counted singly."""
-    if 1 < unit <= most and verdict(unit) != DOES_NOT_FIT:
-        certain = unit * _surely(lambda n: verdict(n * unit) == FITS, most // unit)
-        possible = unit * _last(lambda n: verdict(n * unit) != DOES_NOT_FIT, most // unit)
-        return Largest(at=at, certain=certain, possible=max(certain, possible), most=most // unit * unit)
-    certain = _surely(lambda n: verdict(n) == FITS, most)
-    possible = _last(lambda n: verdict(n) != DOES_NOT_FIT, most)
+def _ends(at: int, fits: Fits, requests: Fits, most: int) -> Largest:
+    """Both ends of an axis."""
+    ceilings = {sure: _last(functools.partial(lambda sure, n: requests(n, sure), sure), most) for sure in (True, False)}
+    certain = _surely(lambda n: fits(n, True), ceilings[True])
+    possible = _end(lambda n: fits(n, False), ceilings[False], ceilings[False])
     return Largest(at=at, certain=certain, possible=max(certain, possible), most=most)
+
+
+def _in_chunks(predictor: Predictor, batch: int, fits: Fits, requests: Fits, most: int) -> Largest:
+    """Both ends of the context of a prefill, in whole chunks; the longest prefill's calls tell where to look."""
+    unit = predictor.configuration.prefill_chunk_tokens
+    ends = {}
+    for sure in (True, False):
+        guess = predictor.calls_that_fit(batch, sure)
+        if guess is None:
+            guess = _last(lambda n, sure=sure: requests(n * unit, sure), most)  # type: ignore[misc]
+
+        def holds(n: int, sure: bool = sure) -> bool:
+            # A last chunk that lacks a token takes more where a mask is padded, so it must fit as well to be sure.
+            return fits(n * unit, sure) and (not sure or fits(n * unit - 1, sure))
+
+        ends[sure] = unit * _end(holds, min(guess, most), most)
+    return Largest(at=batch, certain=ends[True], possible=max(ends.values()), most=most * unit)
 
 
 def _surely(holds: Callable[[int], bool], most: int) -> int:
     """The last for which a thing holds, such that it holds of all below that are looked at."""
-    end = _last(holds, most)
+    end = _end(holds, most, most)
     while fails := [n for n in _below(end) if not holds(n)]:
-        end = _last(holds, fails[0] - 1)
+        end = _end(holds, fails[0] - 1, fails[0] - 1)
     return end
 
 
 def _below(end: int) -> list[int]:
     """Numbers below an end, the nearer the denser."""
-    return sorted({end - end // 2**k for k in range(1, LOOKED_AT + 1)} - {end, 0})
+    distances = [1]
+    while 2 * WIDER * distances[-1] <= end:
+        distances.append(WIDER * distances[-1])
+    return [end - d for d in reversed(distances) if d < end]
+
+
+def _end(holds: Callable[[int], bool], guess: int, most: int) -> int:
+    """A number of 0 … most for which a thing holds and for the next not, looked for from a guess."""
+    low, high, step = 0, most + 1, max(1, most // FIRST_STEPS)
+    tried = min(max(guess, 0), most)
+    while low < tried < high:
+        low, high = (tried, high) if holds(tried) else (low, tried)
+        tried, step = (low + step if low else high - step), 2 * step
+        if low and high <= most:
+            break
+    return low + _last(lambda n: holds(low + n), high - low - 1)
 
 
 def _last(holds: Callable[[int], bool], most: int) -> int:

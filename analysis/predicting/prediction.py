@@ -102,7 +102,12 @@ class Prediction:
 
 
 def prediction(
-    request: Request, answer: Answer, outcome: Outcome, card: Card | None, outside: Outside, seen: Seen | None = None
+    request: Request,
+    answer: Answer,
+    outcome: Outcome | None,
+    card: Card | None,
+    outside: Outside,
+    seen: Seen | None = None,
 ) -> Prediction:
     """The breakdown of a request that a source has answered."""
     beside = _outside(answer, outside)
@@ -127,7 +132,7 @@ def prediction(
 
 
 def judged(
-    answer: Answer, outcome: Outcome, card: Card | None, outside: PredictedTerm
+    answer: Answer, outcome: Outcome | None, card: Card | None, outside: PredictedTerm
 ) -> tuple[Fit | None, Ran | None, OutOfRoom | None]:
     """The verdict, the run on the card where it is one, and the request that fails where one does.
 
@@ -137,12 +142,11 @@ def judged(
         return None, None, None
     most = card.most_bytes - outside.least_bytes
     least = card.least_bytes - outside.most_bytes
-    best, worst = outcome(most), outcome(least)
-    if best is None or worst is None:
-        known = answer.reserved_bytes or answer.requested_bytes
-        if answer.reserved_bytes is not None and known <= least:
+    if outcome is None:
+        if answer.reserved_bytes is not None and answer.reserved_bytes <= least:
             return FITS, None, None
         return (DOES_NOT_FIT if answer.requested_bytes > most else WITHIN_MARGIN), None, None
+    best, worst = outcome(most), outcome(least)
     if isinstance(best, OutOfRoom):
         return (DOES_NOT_FIT if isinstance(worst, OutOfRoom) else WITHIN_MARGIN), None, best
     if isinstance(worst, OutOfRoom):

@@ -1,28 +1,19 @@
 """One model and one card with all that is known of them, ready to answer any number of questions."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from vram_ledger.analysis.derivation.derived_files import variant_of
-from vram_ledger.analysis.derivation.program import Ran
 from vram_ledger.analysis.estimating.breakdown import Request
 from vram_ledger.analysis.formula.shapes import Shapes, resident_bytes
 from vram_ledger.analysis.formula.terms import element_bytes
 from vram_ledger.analysis.ground.cards import Card, sizes_text
 from vram_ledger.analysis.ground.kinds import Word
-from vram_ledger.analysis.predicting.prediction import (
-    DOES_NOT_FIT,
-    FITS,
-    WITHIN_MARGIN,
-    Fit,
-    Outside,
-    Prediction,
-    Seen,
-    prediction,
-)
+from vram_ledger.analysis.predicting.prediction import FITS, Outside, Prediction, Seen, prediction
 from vram_ledger.analysis.predicting.program import MASK_TOKENS
-from vram_ledger.analysis.predicting.sources import Source
+from vram_ledger.analysis.predicting.sources import Held, Outcome, Source
 from vram_ledger.errors import InputError, NothingKnown
 from vram_ledger.harness.records import Configuration, Phase, Workload
 from vram_ledger.names import MOST_BATCH
@@ -59,25 +50,51 @@ class Predictor:
         request = self._request(phase, batch, context_tokens)
         source, _ = self._source(request)
         seen = self.seen.get(request.workload)
-        return prediction(request, source.answer(request), source.outcome(request), self.card, self.outside, seen)
+        return prediction(request, source.answer(request), self._outcome(request), self.card, self.outside, seen)
 
-    def fit(self, phase: Phase, batch: int, context_tokens: int) -> Fit:
-        """The verdict alone, on a card; the allocator is asked only where what is requested fits."""
-        assert self.card is not None, "a verdict is on a card"
+    def requests_fit(self, phase: Phase, batch: int, context_tokens: int, sure: bool) -> bool:
+        """Whether a card has what is requested alone: quickly answered, and never less than what the allocator needs.
+
+        sure: with the most that may lie outside the allocator, else with the least.
+        """
+        return self._source(self._request(phase, batch, context_tokens))[1] <= self._room(sure)
+
+    def fits(self, phase: Phase, batch: int, context_tokens: int, sure: bool) -> bool:
+        """Whether the verdict is that it fits, or, if it need not be sure, is not that it does not."""
         request = self._request(phase, batch, context_tokens)
         if (seen := self.seen.get(request.workload)) is not None:
-            return seen.fit
+            return seen.fit == FITS
         source, requested = self._source(request)
-        most = self.card.most_bytes - self.outside.least_bytes
-        if requested > most:
-            return DOES_NOT_FIT
-        least = self.card.least_bytes - self.outside.most_bytes
-        outcome = source.outcome(request)
-        if isinstance(outcome(least), Ran):
-            return FITS
-        if outcome(least) is None:
-            return prediction(request, source.answer(request), outcome, self.card, self.outside).fit or WITHIN_MARGIN
-        return WITHIN_MARGIN if isinstance(outcome(most), Ran) else DOES_NOT_FIT
+        if requested > self._room(sure):
+            return False
+        if (held := source.held(request) or self._held(request)) is not None:
+            done, calls = held(self._room(sure))
+            return done == calls
+        reserved = source.answer(request).reserved_bytes
+        return not sure or (reserved is not None and reserved <= self._room(sure))
+
+    def calls_that_fit(self, batch: int, sure: bool) -> int | None:
+        """Of the longest prefill in chunks, the calls that a card has the memory for; ``None`` if not known."""
+        held = self._held(self._request("prefill", batch, self.most_context_tokens))
+        return None if held is None else held(self._room(sure))[0]
+
+    def _room(self, sure: bool) -> int:
+        assert self.card is not None, "a verdict is on a card"
+        if sure:
+            return self.card.least_bytes - self.outside.most_bytes
+        return self.card.most_bytes - self.outside.least_bytes
+
+    def _outcome(self, request: Request) -> Outcome | None:
+        """What becomes of a request on a card, from the best source that knows it."""
+        return next((found for s in self._answering(request) if (found := s.outcome(request)) is not None), None)
+
+    def _held(self, request: Request) -> Held | None:
+        """The same, quickly and without the reasons."""
+        return next((found for s in self._answering(request) if (found := s.held(request)) is not None), None)
+
+    def _answering(self, request: Request) -> Iterator[Source]:
+        sources = self.sources[request.workload.configuration, request.workload.phase]
+        return (source for source in sources if source.requested(request) is not None)
 
     def _request(self, phase: Phase, batch: int, context_tokens: int) -> Request:
         configuration = asked_configuration(self.configuration, phase, context_tokens)
@@ -93,9 +110,8 @@ class Predictor:
 
     def _source(self, request: Request) -> tuple[Source, int]:
         """The best source that has an answer, and the requested bytes."""
-        for source in self.sources[request.workload.configuration, request.workload.phase]:
-            if (found := source.requested(request)) is not None:
-                return source, found
+        for source in self._answering(request):
+            return source, source.requested(request) or 0
         raise NothingKnown(self._why(request))
 
     def _why(self, request: Request) -> str:
@@ -106,9 +122,10 @@ class Predictor:
         if chunk % MASK_TOKENS:
             return f"{what}; chunks of a multiple of {MASK_TOKENS} tokens are known"
         weights = sizes_text(self.resident_bytes)
+        whole = variant_of(dataclasses.replace(configuration, prefill_chunk_tokens=0))  # its program has all chunks
         return (
             f"{what} (weights alone: {weights}); derive its formula (make derive MODEL={self.model} "
-            f"VARIANT={variant}), or replay it (vram-ledger log)"
+            f"VARIANT={whole}), or replay it (vram-ledger log)"
         )
 
     @property

@@ -47,8 +47,10 @@ class Answer:
         return WORD_OF.get(self.basis, "emulated")
 
 
-Outcome = Callable[[int | None], Ran | OutOfRoom | None]
-"""What becomes of a workload if the driver has so many bytes to give, ``None`` for without end; ``None`` if unknown."""
+Outcome = Callable[[int | None], Ran | OutOfRoom]
+"""What becomes of a workload if the driver has so many bytes to give, ``None`` for without end."""
+Held = Callable[[int], tuple[int, int]]
+"""How many of a workload's calls are carried out if the driver has so many bytes to give, and how many there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +58,14 @@ class Source:
     """One place where answers come from.
 
     requested: the bytes alone, ``None`` where the source has nothing to say about a request. answer: all that it knows
-    of a request that it has something to say about. outcome: what becomes of it on a card.
+    of a request that it has something to say about. outcome: what becomes of it on a card, ``None`` where not known.
+    held: the same for many cards and shapes, quickly and without the reasons.
     """
 
     requested: Callable[[Request], int | None]
     answer: Callable[[Request], Answer]
-    outcome: Callable[[Request], Outcome]
+    outcome: Callable[[Request], Outcome | None] = lambda request: None
+    held: Callable[[Request], Held | None] = lambda request: None
 
 
 def counted_source(found: dict[Workload, Measured], environment: Environment, origin: str) -> Source:
@@ -86,7 +90,7 @@ def counted_source(found: dict[Workload, Measured], environment: Environment, or
             stage=outcome.site.stage,
         )
 
-    return Source(requested=requested, answer=answer, outcome=lambda request: lambda capacity: None)
+    return Source(requested=requested, answer=answer)
 
 
 def derived_source(program: Program, device: Device) -> Source:
@@ -119,7 +123,10 @@ def derived_source(program: Program, device: Device) -> Source:
     def outcome(request: Request) -> Outcome:
         return lambda capacity: program.run(device, *shape_of(request.workload), capacity_bytes=capacity)
 
-    return Source(requested=requested, answer=answer, outcome=outcome)
+    def held(request: Request) -> Held:
+        return lambda capacity: program.calls_held(device, *shape_of(request.workload), capacity)
+
+    return Source(requested=requested, answer=answer, outcome=outcome, held=held)
 
 
 def symbols_source(shapes: Shapes, capability: str, workspace: int) -> Source:
@@ -145,4 +152,4 @@ def symbols_source(shapes: Shapes, capability: str, workspace: int) -> Source:
             stage=point.stage,
         )
 
-    return Source(requested=requested, answer=answer, outcome=lambda request: lambda capacity: None)
+    return Source(requested=requested, answer=answer)

@@ -17,7 +17,7 @@ from vram_ledger.harness.records import Phase
 from vram_ledger.home import GPUS
 
 ASKED_TOKENS = (4096, 16_384, 32_768, 65_536, 131_072, 262_144)
-CHUNK_TOKENS = 2048  # of the chunked prefill that stands beside the single shot
+CHUNK_TOKENS = 8192  # of the chunked prefill that stands beside the single shot
 # The matrix on top, and every batch, are for one card of each size that people have; the lookup has all of gpus.toml.
 CARDS = ("rtx-4090", "rtx-5090", "a100-40gb", "l40s", "h100", "a100-80gb", "rtx-pro-6000", "gb10", "h200", "b200",
          "b300")  # fmt: skip
