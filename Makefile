@@ -14,7 +14,7 @@
 #   claims       the FitMyGPU page on the 27B, claim by claim: RESULTS=
 #   report       figures and tables on one page: FILE= RESULTS=
 #   derive       all that a program allocates, from the program itself: MODEL= VARIANT= EMULATE= RESULTS=
-#   verify       formulas against runs of random shapes on an emulated card: FILE= SHAPES=
+#   verify       formulas against runs of random shapes on an emulated card: FILE= SHAPES= EMULATE=
 #   derived      a formula and its ledger: FILE= BATCH= CONTEXT=
 #   explain      what moved between two formulas: FROM= TO=
 #   held-out     what is predicted against what cards counted, make boundary's files: FILE= RESULTS=

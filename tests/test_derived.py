@@ -9,6 +9,7 @@ from time import perf_counter, process_time
 import pytest
 
 from tests.conftest import CONFIGS, ROOT
+from vram_ledger.analysis.derivation.derived import OutsideDomain
 from vram_ledger.analysis.derivation.derived_files import (
     DerivedError,
     UnknownVariant,
@@ -79,6 +80,15 @@ def test_a_shape_of_the_27b_is_put_through_the_allocator_in_milliseconds(phase: 
     for context in range(1000, 1020):
         program.run(device, 2, context)
     assert (process_time() - began) / 20 < 0.04
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1001])
+def test_chunks_that_no_run_was_made_of_are_refused(chunk: int) -> None:
+    program = stored("text", "prefill", "5.24.0")
+    with pytest.raises(OutsideDomain, match="multiple of 8"):
+        program.run(Device(multiprocessors=108, workspace_bytes=8_519_680), 1, 3000, chunk)
+    with pytest.raises(OutsideDomain, match="multiple of 8"):
+        program.peak_bytes(1, 3000, chunk)
 
 
 def test_evaluating_needs_no_torch() -> None:

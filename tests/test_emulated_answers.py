@@ -1,6 +1,7 @@
 """What is answered from an emulated card's results: by estimators, by predictions, on the page; never as measured."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,24 +17,21 @@ from vram_ledger.analysis.ground.kinds import PREDICTED
 from vram_ledger.analysis.judging.campaign import main_campaigns
 from vram_ledger.analysis.judging.drift import all_fitted_terms, judge
 from vram_ledger.analysis.predicting.capacity import frontier
-from vram_ledger.analysis.predicting.held_out import held_out_markdown, held_out_scores
 from vram_ledger.analysis.predicting.library import Library
 from vram_ledger.analysis.predicting.prediction import (
-    ALLOCATOR,
     DOES_NOT_FIT,
     FITS,
-    OUTSIDE,
     WORKSPACE,
     PredictedTerm,
     Prediction,
 )
-from vram_ledger.analysis.predicting.simulated import read_simulated
 from vram_ledger.analysis.predicting.workspace import LARGE_BYTES, SMALL_BYTES
 from vram_ledger.analysis.refereeing.campaign import campaigns_of, read_campaign, stored_campaign
 from vram_ledger.analysis.refereeing.referee import score_all
 from vram_ledger.analysis.refereeing.score import compared
 from vram_ledger.analysis.refereeing.scoreboard import scoreboard
 from vram_ledger.analysis.refereeing.validation import validation_markdown
+from vram_ledger.analysis.reporting import capacity
 from vram_ledger.analysis.reporting.capacity import card_frontiers
 from vram_ledger.analysis.reporting.part import parts_of
 from vram_ledger.analysis.reporting.report import build
@@ -63,8 +61,8 @@ def predicted(
     return ready.predict(phase, batch, context)  # type: ignore[arg-type]
 
 
-def term(found: Prediction, name: str) -> PredictedTerm:
-    """One term of an answer."""
+def requested_term(found: Prediction, name: str) -> PredictedTerm:
+    """One term of what is requested."""
     return next(t for t in found.terms if t.name == name)
 
 
@@ -154,45 +152,57 @@ def test_a_campaign_of_which_nothing_ran_is_not_among_the_main_ones() -> None:
     assert all(campaign.points for campaign in campaigns_of(main_campaigns()))
 
 
-def test_an_emulated_point_is_answered_with_its_own_counters(tmp_path: Path) -> None:
-    results = emulated()
+def counters(found: Prediction) -> tuple[int | None, ...]:
+    """What an answer says of the allocator and the process."""
+    return found.requested_bytes, found.allocated_bytes, found.reserved_bytes, found.least_bytes, found.most_bytes
+
+
+@pytest.mark.parametrize(
+    ("device", "basis", "outside"),
+    [("emulated", "emulated here", "emulated here: context typed in"), ("cuda", "measured here", "measured here")],
+)
+def test_a_counted_point_is_answered_with_its_own_counters(
+    tmp_path: Path, device: str, basis: str, outside: str
+) -> None:
+    results = emulated(device=device)
     filed(tmp_path, results)
-    found, outcome = predicted(tmp_path), point_of(results, "prefill", 1, 32_768)
-    assert ("emulated here", outcome.warm.requested_bytes) == (found.basis, found.requested_bytes)
-    assert outcome.warm.process_bytes == found.least_bytes == found.most_bytes
-    assert "emulated here" == term(found, ALLOCATOR).source
-    assert (CONTEXT_BYTES, "emulated here: context typed in") == (
-        term(found, OUTSIDE).bytes,
-        term(found, OUTSIDE).source,
+    found, warm = predicted(tmp_path), point_of(results, "prefill", 1, 32_768).warm
+    assert basis == found.basis
+    counted = warm.requested_bytes, warm.allocated_bytes, warm.reserved_bytes, warm.process_bytes, warm.process_bytes
+    assert counted == counters(found)
+    assert (CONTEXT_BYTES, CONTEXT_BYTES, outside) == (
+        found.outside.least_bytes,
+        found.outside.most_bytes,
+        found.outside.source,
     )
-    assert WORKSPACE_BYTES == term(found, WORKSPACE).bytes
-
-
-def test_a_measured_point_is_answered_with_its_own_counters(tmp_path: Path) -> None:
-    results = emulated(device="cuda")
-    filed(tmp_path, results)
-    found, outcome = predicted(tmp_path), point_of(results, "prefill", 1, 32_768)
-    assert ("measured here", outcome.warm.process_bytes) == (found.basis, found.most_bytes)
-    assert ("measured here", "measured here") == (term(found, ALLOCATOR).source, term(found, OUTSIDE).source)
+    assert WORKSPACE_BYTES == requested_term(found, WORKSPACE).least_bytes
 
 
 def test_what_the_user_keeps_free_is_not_overruled_by_a_counted_context(tmp_path: Path) -> None:
     filed(tmp_path, emulated())
     library = Library.of(tmp_path)
     found = library.predictor(BIG, "default", card_of(CARD, GPUS), outside_bytes=7).predict("prefill", 1, 32_768)
-    assert (7, "as given") == (term(found, OUTSIDE).bytes, term(found, OUTSIDE).source)
+    assert (7, 7, "as given") == (found.outside.least_bytes, found.outside.most_bytes, found.outside.source)
 
 
-def test_measured_comes_before_emulated_and_emulated_before_replayed(tmp_path: Path) -> None:
+def test_measured_comes_before_emulated_emulated_before_the_program_and_the_program_before_symbols(
+    tmp_path: Path,
+) -> None:
     bases = []
-    for results in (dataclasses.replace(replay(), path=Path("x")), emulated(), emulated(device="cuda")):
-        placed(tmp_path, results)
-        bases += [predicted(tmp_path).basis, predicted(tmp_path, context=30_000).basis]
+    for step in (
+        lambda: placed(tmp_path, dataclasses.replace(replay(), path=Path("x"))),
+        lambda: shutil.copytree(ROOT / "results" / f"emulated-{CARD}" / "derived", tmp_path / "any" / "derived"),
+        lambda: placed(tmp_path, emulated()),
+        lambda: placed(tmp_path, emulated(device="cuda")),
+    ):
+        step()
+        bases.append((predicted(tmp_path).basis, predicted(tmp_path, context=30_000).basis))
     assert [
-        "calibrated on a replay", "calibrated on a replay",
-        "emulated here", "calibrated on an emulated card",
-        "measured here", "calibrated on this GPU",
-    ] == bases  # fmt: skip
+        ("formula only", "formula only"),
+        ("derived from the program", "derived from the program"),
+        ("emulated here", "derived from the program"),
+        ("measured here", "derived from the program"),
+    ] == bases
 
 
 def test_an_emulated_card_says_nothing_of_a_real_one_s_memory_or_context(tmp_path: Path) -> None:
@@ -202,14 +212,15 @@ def test_an_emulated_card_says_nothing_of_a_real_one_s_memory_or_context(tmp_pat
     assert "assumed: not measured on this GPU" == found.outside.source
 
 
-def test_what_an_emulated_card_was_seen_to_hold_says_that_it_was_emulated(tmp_path: Path) -> None:
+def test_only_a_real_card_was_seen_to_hold_a_workload_or_not_to(tmp_path: Path) -> None:
     results = emulated()
-    filed(tmp_path, results)
     lost = next(m.workload for m in results.measurements if not isinstance(m.outcome, Measured))
-    refused = predicted(tmp_path, lost.phase, lost.batch, lost.context_tokens)
-    held = predicted(tmp_path)
-    assert (DOES_NOT_FIT, "emulated") == (refused.verdict, refused.seen and refused.seen.word)
-    assert (FITS, "emulated") == (held.verdict, held.seen and held.seen.word)
+    for own, expected in ((results, (None, None)), (emulated(device="cuda"), (FITS, DOES_NOT_FIT))):
+        filed(tmp_path, own)
+        held, refused = predicted(tmp_path), predicted(tmp_path, lost.phase, lost.batch, lost.context_tokens)
+        assert expected == tuple(one.seen and one.seen.fit for one in (held, refused))
+        assert FITS == held.verdict
+    assert (DOES_NOT_FIT, ("replayed", "measured")) == (refused.verdict, refused.words)
 
 
 @pytest.mark.parametrize(
@@ -217,68 +228,42 @@ def test_what_an_emulated_card_was_seen_to_hold_says_that_it_was_emulated(tmp_pa
     [("a100-40gb", SMALL_BYTES), ("rtx-3090", SMALL_BYTES), ("gh200", LARGE_BYTES), ("b200", LARGE_BYTES)],
 )
 def test_workspace_is_by_capability_where_nothing_was_counted(gpu: str, size: int) -> None:
-    own = term(predicted(ROOT / "results", gpu=gpu), WORKSPACE)
-    assert (size, size, size) == (own.bytes, own.least_bytes, own.most_bytes)
-    assert "torch 2.14.1, emulated" in own.source
+    own = requested_term(predicted(ROOT / "results", gpu=gpu), WORKSPACE)
+    assert (size, size) == (own.least_bytes, own.most_bytes)
 
 
-def test_workspace_of_no_card_in_particular_is_an_interval() -> None:
+def test_workspace_of_no_card_in_particular_is_that_of_the_card_on_which_the_program_was_derived() -> None:
     found = Library.of(ROOT / "results").predictor(BIG, "default").predict("prefill", 1, 4096)
-    own = term(found, WORKSPACE)
-    assert (SMALL_BYTES, LARGE_BYTES) == (own.least_bytes, own.most_bytes)
-    assert found.most_bytes == sum(t.most_bytes for t in found.terms)
+    assert "derived from the program" == found.basis
+    assert SMALL_BYTES == requested_term(found, WORKSPACE).least_bytes
 
 
 def test_workspace_is_the_check_standard_s_off_the_measured_points(tmp_path: Path) -> None:
     results = emulated()
     odd = tuple(dataclasses.replace(s, workspace_bytes=12_345) for s in results.standards)
     filed(tmp_path, dataclasses.replace(results, standards=odd))
-    own = term(predicted(tmp_path, context=30_001), WORKSPACE)
-    assert (12_345, "check standard, emulated") == (own.bytes, own.source)
+    assert 12_345 == requested_term(predicted(tmp_path, context=30_001), WORKSPACE).least_bytes
 
 
 def test_another_card_s_workspace_is_not_carried_over(tmp_path: Path) -> None:
     placed(tmp_path, emulated(device="cuda"))
     here, there = predicted(tmp_path, context=30_000), predicted(tmp_path, context=30_000, gpu="h200")
-    assert ("calibrated on this GPU", "calibrated on another GPU") == (here.basis, there.basis)
-    assert (WORKSPACE_BYTES, LARGE_BYTES) == (term(here, WORKSPACE).bytes, term(there, WORKSPACE).bytes)
+    workspaces = tuple(requested_term(found, WORKSPACE).least_bytes for found in (here, there))
+    assert (WORKSPACE_BYTES, LARGE_BYTES) == workspaces
     assert LARGE_BYTES - WORKSPACE_BYTES == there.requested_bytes - here.requested_bytes
 
 
-def test_held_out_rows_and_banners_say_of_what_kind_the_points_are(tmp_path: Path) -> None:
-    own = read_simulated(ROOT / "results" / "fake-h200" / "simulated" / f"{BIG}.default.json")
-    scores = list(held_out_scores([read_campaign(placed(tmp_path, emulated()))], [(own, SHAPES)]))
-    text = list(held_out_markdown(scores))
-    assert [f"**{EMULATED_BANNER}**", f"**{FAKE_BANNER}**"] == [line for line in text if line.startswith("**")]
-    assert {"emulated", "replayed"} == {score.kind.word for score in scores}
-    assert any(f"{BIG} on {CARD}, its campaign" in line and "emulated" in line for line in text)
-
-
-def test_a_calibration_with_a_workspace_meets_replayed_shapes_to_the_byte(tmp_path: Path) -> None:
-    own = read_simulated(ROOT / "results" / "fake-h200" / "simulated" / f"{BIG}.default.json")
-    scores = held_out_scores([read_campaign(placed(tmp_path, emulated()))], [(own, SHAPES)])
-    (grid,) = [score for score in scores if score.source == f"the calibration on {CARD} (emulated)"]
-    assert 0 < len(grid.answered) == grid.inside
-
-
-def test_other_software_s_calibration_is_not_asked_about_replayed_shapes(tmp_path: Path) -> None:
-    own = read_simulated(ROOT / "results" / "fake-h200" / "simulated" / f"{BIG}.default.json")
-    results = emulated()
-    newer = dataclasses.replace(results, environment=dataclasses.replace(results.environment, transformers="9.9.9"))
-    scores = held_out_scores([read_campaign(placed(tmp_path, newer))], [(own, SHAPES)])
-    assert [] == [score for score in scores if score.source.startswith("the calibration on")]
-
-
 def test_a_frontier_knows_the_kinds_of_its_sources(tmp_path: Path) -> None:
-    placed(tmp_path, emulated())
+    copied = tmp_path / "any" / "derived"
+    copied.mkdir(parents=True)
+    shutil.copy(next((ROOT / "results" / f"emulated-{CARD}" / "derived").glob(f"{BIG}.default.prefill.*")), copied)
     found = {
         gpu: frontier(
-            Library.of(tmp_path).predictor(BIG, "default", card_of(gpu, GPUS)), "prefill", batches=(1,), contexts=()
+            Library.of(tmp_path).predictor(BIG, "default", card_of(gpu, GPUS)), "prefill", batches=(8,), contexts=()
         )
         for gpu in (CARD, "h200")
     }
-    assert "emulated" in found[CARD].words
-    assert ("replayed",) == found["h200"].words
+    assert {CARD: ("emulated",), "h200": ("replayed",)} == {gpu: f.words for gpu, f in found.items()}
     table, _ = frontier_table(list(found.values()))
     assert "from what was" == table.header[-1]
     assert {row[0]: row[-1] for row in table.rows} == {gpu: " + ".join(f.words) for gpu, f in found.items()}
@@ -332,7 +317,14 @@ def test_the_formula_of_a_card_has_its_workspace_and_meets_every_point(tmp_path:
     assert {0} == {value for phase in part.phases for value in residuals_of(part, phase).values()}
 
 
-def test_frontiers_of_the_stored_results_are_made_of_emulated_points_and_replays() -> None:
+def test_frontiers_of_the_stored_results_are_made_of_programs_and_where_there_is_none_of_replays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cards = {label: card_of(label, GPUS) for label in ("a40", "t4")}
+    monkeypatch.setattr(capacity, "read_cards", lambda path: cards)
     file = next((ROOT / "results" / "fake-h200" / "default").glob("qwen3.5-27b.fake.*.jsonl"))
     (part,) = parts_of(stored_campaign(file))
-    assert {"emulated", "replayed"} == {word for f in card_frontiers()(part) for word in f.words}
+    words = {(f.gpu, f.phase, f.chunk_tokens): f.words for f in card_frontiers()(part)}
+    kinds = ("prefill", 0), ("prefill", capacity.CHUNK_TOKENS), ("decode", 0)
+    expected = {(gpu, *kind): (word,) for gpu, word in (("a40", "emulated"), ("t4", "replayed")) for kind in kinds}
+    assert expected == words

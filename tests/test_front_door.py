@@ -16,7 +16,8 @@ from vram_ledger.cli import COMMANDS
 RESULTS = ROOT / "results"
 REPLAYED = RESULTS / "fake-h200"
 MINI = next((REPLAYED / "default").glob("qwen3.5-64l-mini.fake.*.jsonl"))
-FORMULA = "qwen3.5-27b text prefill 5.23.0"
+FORMULA = "qwen3.5-27b text prefill 5.24.0 emulated-a100-80gb"
+PROBED = next((RESULTS / "boundary" / "emulated-a100-80gb" / "default").glob("qwen3.5-27b.*.jsonl"))
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("capacity", "--gpu", "h200"),
         ("validate", "exact-terms", "--file", MINI),
         ("scoreboard", "--file", MINI),
-        ("held-out", "--file", MINI),
+        ("held-out", "--file", PROBED),
         ("history", ROOT / "examples" / "emulated-training.json.gz"),
         ("derived", FORMULA),
         ("explain", "qwen3.5-27b text prefill 5.17.0", FORMULA),
@@ -58,7 +59,7 @@ def test_campaign_is_told_as_json_and_all_else_goes_to_standard_error(here: Path
 
 
 def test_claims_are_told_as_json(here: Path) -> None:
-    shutil.copytree(REPLAYED, here / "fake-h200", ignore=shutil.ignore_patterns("derived", "simulated"))
+    shutil.copytree(REPLAYED, here / "fake-h200", ignore=shutil.ignore_patterns("derived"))
     done = invoke("claims", "fake-h200", "--json")
     assert {"claim", "found", "verdict"} == set(json.loads(done.stdout)["fake-h200"][0])
 
@@ -96,7 +97,8 @@ def test_nothing_at_all_is_a_question_for_help() -> None:
         (("claims", "nowhere"), "no default/qwen3.5-27b.calibration.json there"),
         (("report", "--results", "nowhere"), "no campaigns: no results file under nowhere/*/default"),
         (("scoreboard", "--results", "nowhere"), "no campaigns"),
-        (("held-out", "--results", "nowhere"), "no campaigns"),
+        (("held-out", "--results", "nowhere"), "nowhere has no files of make boundary; name one (FILE=)"),
+        (("held-out", "--file", MINI), "no probes in it, so it is no finished file of make boundary"),
         (("measure", "--grid", "defualt"), "near: default"),
         (("measure", "--model", "qwen3.5-27"), "near: qwen3.5-27b"),
         (("measure", "--budget", "soon"), "BUDGET must be seconds"),
@@ -114,7 +116,7 @@ def test_mistake_is_one_line_that_says_what_to_do(arguments: tuple[str, ...], sa
 def test_nothing_that_is_published_is_written_without_being_named(here: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in RESULTS.rglob("*")}
     assert 0 == invoke("scoreboard", "--file", MINI).exit_code
-    assert 0 == invoke("held-out", "--file", MINI).exit_code
+    assert 0 == invoke("held-out", "--file", PROBED).exit_code
     assert 0 == invoke("report", MINI).exit_code
     assert {"scoreboard.md", "scoreboard.csv", "held-out.md", "report.html", "figures"} == {
         path.name for path in (here / "runs").iterdir()

@@ -15,7 +15,11 @@ from vram_ledger.analysis.predicting import program
 from vram_ledger.harness.events import STANDING, peak_event
 from vram_ledger.harness.records import Configuration, Workload
 
-FORMULAS = sorted(p for p in (ROOT / "results").glob("*/derived/*.json") if "static" not in p.name)
+FORMULAS = [
+    p
+    for p in sorted((ROOT / "results").glob("*/derived/*.json"))
+    if "static" not in p.name and read_derived(p).environment.transformers in program.TRANSFORMERS
+]
 SHAPES = {path.stem: read_shapes(path) for path in sorted((CONFIGS / "models").glob("*.json"))}
 
 

@@ -1,1 +1,1 @@
-"""The peak formula, derived from the program: replays, regimes, exact forms, pieces, ledgers."""
+"""Programs: all that is asked of the allocator, derived from runs; regimes, exact forms, and the peaks they give."""

@@ -1,7 +1,7 @@
-"""Derives the formula of one phase of one configuration from replays: regimes, forms, ledgers.
+"""Derives the program of one phase of one configuration from runs on an emulated card.
 
 A kind of call (forms.py) has two axes: the batch and a number that stands for tokens. Regimes are ranges of
-both; each is replayed at its corners, its probes and some shapes in general position, all of which must have one
+both; each is run at its corners, its probes and some shapes in general position, all of which must have one
 sequence of events and be met to the byte. What is not met is refused, with the shape.
 """
 

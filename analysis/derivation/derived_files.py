@@ -2,7 +2,7 @@
 
 Schema history
     1  the first published layout
-    2  the whole program beside the formula
+    2  the whole program, of which formula and ledger are views
 """
 
 import re

@@ -49,10 +49,6 @@ def moves(old: Program, new: Program) -> tuple[Move, ...]:
     return tuple(found)
 
 
-def _place(regime: Regime) -> tuple[object, ...]:
-    return regime.call, regime.domain, regime.columns
-
-
 def _same_point(piece: Piece, among: list[Piece]) -> Piece | None:
     """The piece of the same op in the same file and part of the model; else one of the same op and file."""
     alike = [p for p in among if (p.op, _file(p.source)) == (piece.op, _file(piece.source))]

@@ -11,7 +11,15 @@ from vram_ledger.analysis.allocation.rules import AllocationFailure, CachingAllo
 from vram_ledger.analysis.allocation.settings import Rules, allocator
 from vram_ledger.analysis.allocation.steps import RELEASE, carried_out, steps_of, unfolded
 from vram_ledger.analysis.derivation.derived import Derived, Origin, OutsideDomain, Regime
-from vram_ledger.analysis.derivation.forms import LOOP_COLUMNS, Call, Ints, Shape, calls_at, shape_factors
+from vram_ledger.analysis.derivation.forms import (
+    LOOP_COLUMNS,
+    MASK_TOKENS,
+    Call,
+    Ints,
+    Shape,
+    calls_at,
+    shape_factors,
+)
 from vram_ledger.analysis.derivation.loops import ROUNDS
 from vram_ledger.harness.records import Workload
 from vram_ledger.harness.splits import UNSOLVED, splits
@@ -98,7 +106,15 @@ class Program:
         self._numbered: dict[tuple[int, int], Numbered] = {}
 
     def course(self, call: Call, shape: Shape) -> Course:
-        """The steps of a call; :class:`OutsideDomain` for a shape that no regime contains."""
+        """The steps of a call; :class:`OutsideDomain` for a shape that no regime contains.
+
+        Calls are derived behind chunks of a multiple of 8 tokens; behind others the cache lies otherwise.
+        """
+        if shape.chunk_tokens % MASK_TOKENS:
+            raise OutsideDomain(
+                f"{self.derived.origin}: chunks of {shape.chunk_tokens:,} tokens; those of a multiple of {MASK_TOKENS} "
+                "are derived"
+            )
         factors = shape_factors(call, shape)
         for regime in self.derived.regimes:
             if regime.call == call and regime.domain.contains(factors):

@@ -4,7 +4,8 @@ What is requested grows with batch and context, what the allocator needs does no
 not the next (27B, decode, batch 13: some contexts shorter than the longest that fits do not fit). So an end is looked
 for from where what is requested alone would still fit, downwards. What surely fits is then looked at from below, at
 distances of 1, :data:`WIDER` and so on, up to half: "certain" is one of which none of these was seen to fail. A prefill
-in chunks has all the calls of a shorter one before its own, and is not looked at again.
+in chunks has all the calls of a shorter one before its own; only its last chunk can be one that lacks a token, and is
+looked at as such.
 """
 
 import functools
@@ -105,8 +106,7 @@ def _ends(at: int, fits: Fits, requests: Fits, most: int) -> Largest:
     """Both ends of an axis."""
     ceilings = {sure: _last(functools.partial(lambda sure, n: requests(n, sure), sure), most) for sure in (True, False)}
     certain = _surely(lambda n: fits(n, True), ceilings[True])
-    guess = ceilings[False] * certain // max(ceilings[True], 1)
-    possible = _end(lambda n: fits(n, False), guess, ceilings[False])
+    possible = _end(lambda n: fits(n, False), ceilings[False], ceilings[False])
     return Largest(at=at, certain=certain, possible=max(certain, possible), most=most)
 
 
@@ -118,7 +118,12 @@ def _in_chunks(predictor: Predictor, batch: int, fits: Fits, requests: Fits, mos
         guess = predictor.calls_that_fit(batch, sure)
         if guess is None:
             guess = _last(lambda n, sure=sure: requests(n * unit, sure), most)  # type: ignore[misc]
-        ends[sure] = unit * _end(lambda n, sure=sure: fits(n * unit, sure), min(guess, most), most)  # type: ignore[misc]
+
+        def holds(n: int, sure: bool = sure) -> bool:
+            # A last chunk that lacks a token takes more where a mask is padded, so it must fit as well to be sure.
+            return fits(n * unit, sure) and (not sure or fits(n * unit - 1, sure))
+
+        ends[sure] = unit * _end(holds, min(guess, most), most)
     return Largest(at=batch, certain=ends[True], possible=max(ends.values()), most=most * unit)
 
 

@@ -8,6 +8,7 @@ memory; nothing of the files goes into that answer.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from vram_ledger.analysis.allocation.rules import AllocatorError
 from vram_ledger.analysis.allocation.settings import rules_of
 from vram_ledger.analysis.derivation.derived import OutsideDomain
 from vram_ledger.analysis.derivation.derived_files import variant_of
@@ -15,7 +16,8 @@ from vram_ledger.analysis.derivation.program import Device, OutOfRoom, Program, 
 from vram_ledger.analysis.evidence.tables import banner_lines
 from vram_ledger.analysis.ground.kinds import KINDS, WORDS, kind_of
 from vram_ledger.analysis.ground.markdown import table
-from vram_ledger.harness.records import Edge, Fits, OutOfMemory, Phase, Probe, ResultsFile
+from vram_ledger.errors import InputError
+from vram_ledger.harness.records import Edge, Fits, OutOfMemory, Phase, Probe, ResultsFile, Workload
 
 HEADER = (
     "card", "kind", "model", "variant", "phase", "rules", "workloads", "fit", "out of memory", "foretold",
@@ -46,11 +48,17 @@ class Held:
 
 
 def held_out(results: ResultsFile, program_of: Callable[[Phase], Program | None]) -> Iterator[Held]:
-    """A row a phase; none of a phase of which no program is stored."""
+    """A row a phase; none of a phase of which no program is stored. :class:`InputError` for another kind of file."""
+    for name in ("probes", "standards"):
+        if not getattr(results, name):
+            raise InputError(f"{results.path}: no {name} in it, so it is no finished file of make boundary")
     standard = results.standards[-1]
     environment = results.environment
     total = environment.gpu_total_bytes or 0
-    rules = rules_of(environment)
+    try:
+        rules = rules_of(environment)
+    except AllocatorError as error:
+        raise InputError(f"{results.path}: {error}") from error
     device = Device(
         multiprocessors=environment.gpu_multiprocessors or 0,
         workspace_bytes=standard.workspace_bytes,
@@ -63,7 +71,7 @@ def held_out(results: ResultsFile, program_of: Callable[[Phase], Program | None]
         probes = [p for p in results.probes if p.workload.phase == phase and isinstance(p.outcome, Fits | OutOfMemory)]
         if program is None or not probes:
             continue
-        found = [(p, _run(program, device, p, capacity)) for p in probes]
+        found = [(p, _run(program, device, p.workload, capacity)) for p in probes]
         edges = [e for e in results.edges if e.phase == phase]
         configuration = probes[0].workload.configuration
         yield Held(
@@ -82,9 +90,10 @@ def held_out(results: ResultsFile, program_of: Callable[[Phase], Program | None]
         )
 
 
-def _run(program: Program, device: Device, probe: Probe, capacity_bytes: int) -> Ran | OutOfRoom | None:
+def _run(program: Program, device: Device, workload: Workload, capacity_bytes: int) -> Ran | OutOfRoom | None:
+    """What becomes of a workload; ``None`` outside the program's domain."""
     try:
-        return program.run(device, *shape_of(probe.workload), capacity_bytes=capacity_bytes)
+        return program.run(device, *shape_of(workload), capacity_bytes=capacity_bytes)
     except OutsideDomain:
         return None
 
@@ -112,7 +121,7 @@ def _apart(found: Sequence[tuple[Probe, Ran | OutOfRoom | None]]) -> tuple[int, 
 def _foretold(program: Program, device: Device, edge: Edge, capacity_bytes: int) -> bool:
     """Whether the program, too, fits at an edge and does not one token beyond."""
     return all(
-        isinstance(program.run(device, *shape_of(edge.at(tokens)), capacity_bytes=capacity_bytes), Ran) == fits
+        isinstance(_run(program, device, edge.at(tokens), capacity_bytes), Ran if fits else OutOfRoom)
         for tokens, fits in edge.beside.items()
     )
 

@@ -130,9 +130,9 @@ class Library:
     def programs(self, results: ResultsFile) -> Callable[[Phase], Program | None]:
         """The program of a phase that a results file ran, as far as one is stored."""
         environment = results.environment
-        configuration = next(p.workload.configuration for p in results.probes)
 
         def program(phase: Phase) -> Program | None:
+            configuration = next(p.workload.configuration for p in results.probes if p.workload.phase == phase)
             wanted = derived_on(environment.gpu_capability or "", phase, configuration)
             for found in self._programs(configuration, phase, wanted):
                 if found.derived.environment.transformers == environment.transformers:

@@ -122,9 +122,10 @@ class Predictor:
         if chunk % MASK_TOKENS:
             return f"{what}; chunks of a multiple of {MASK_TOKENS} tokens are known"
         weights = sizes_text(self.resident_bytes)
+        whole = variant_of(dataclasses.replace(configuration, prefill_chunk_tokens=0))  # its program has all chunks
         return (
             f"{what} (weights alone: {weights}); derive its formula (make derive MODEL={self.model} "
-            f"VARIANT={variant}), or replay it (vram-ledger log)"
+            f"VARIANT={whole}), or replay it (vram-ledger log)"
         )
 
     @property

@@ -1,4 +1,4 @@
-"""The commands about derived formulas: derive, verify, ledger and explain."""
+"""The commands about derived programs and their formulas: derive, verify, derived and explain."""
 
 import json
 from collections.abc import Iterator
@@ -34,10 +34,10 @@ from vram_ledger.home import RUNS
 from vram_ledger.names import MOST_BATCH, sequences, tokens
 
 WORKERS, MOST_CONTEXT = 2, 1_048_576
-FORMULA = 'A stored formula: a path, or words such as "qwen3.5-27b text prefill 5.23.0"'
+FORMULA = 'A stored formula: a path, or words such as "qwen3.5-27b text prefill 5.17.0"'
 VariantOption = Annotated[
     list[str] | None,
-    typer.Option(help='Such as "text", "default-static", "text-chunk2048"; else default and text.'),
+    typer.Option(help='Such as "text", "default-static", "text-logits"; else default and text.'),
 ]
 ModelOption = Annotated[str, typer.Option(help="Name in configs/models, or path of a config.json.")]
 ResultsOption = Annotated[Path, typer.Option(help="Folder of the results.")]
@@ -68,26 +68,26 @@ def derive_model(
         for formula, seconds in pool.map(derived, jobs):
             made.append(formula)
             logs = sum(r.logs for r in formula.regimes)
-            typer.echo(f"{derived_path(results, formula).name}: {logs} replays, {seconds:.0f} s")
+            typer.echo(f"{derived_path(results, formula).name}: {logs} runs, {seconds:.0f} s")
             for line in formula_text(Program(formula)):
                 typer.echo(f"  {line}")
     for formula in made:  # all of them or, where one can't be derived or it is interrupted, none
         write_derived(formula, derived_path(results, formula))
-    typer.echo(f"exit 0: derived, {len(made)} formulas below {results}")
+    typer.echo(f"exit 0: derived, {len(made)} programs below {results}")
 
 
 def verify_formulas(
     files: Annotated[list[str] | None, typer.Argument(help=f"{FORMULA}; several.", metavar="FILE")] = None,
     model: Annotated[str, typer.Option(help="Path of the config.json, if it is not in configs/models.")] = "",
     emulate: EmulateOption = "a100-80gb",
-    shapes: Annotated[int, typer.Option(min=1, max=100_000, help="Random shapes to replay.")] = 200,
+    shapes: Annotated[int, typer.Option(min=1, max=100_000, help="Random shapes to run.")] = 200,
     most_batch: Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Largest batch.")] = 64,
     most_context: Annotated[int, typer.Option(min=1, max=MOST_CONTEXT, help="Longest context.")] = 262_144,
     least_context: Annotated[int, typer.Option(min=1, max=MOST_CONTEXT, help="Shortest context.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the shapes.")] = 1,
     results: ResultsOption = RUNS,
 ) -> None:
-    """Replay random shapes and hold each formula against them, to the byte; stores what was compared."""
+    """Hold formulas against runs of random shapes on an emulated card, to the byte; stores what was compared."""
     worst = 0
     for formula in [named_formula(file, "FILE") for file in files or [""]]:
         chosen = random_shapes(shapes, most_batch, most_context, seed, least_context)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vram_ledger.analysis.ground.cards import CardError, sizes_text
-from vram_ledger.commands.options import FilesOption, JsonOption, phase_of
+from vram_ledger.commands.files import results_files
+from vram_ledger.commands.options import JsonOption, phase_of
 from vram_ledger.errors import InputError
 from vram_ledger.home import BOUNDARY, GPUS, RESULTS, RUNS
 from vram_ledger.names import sequences, tokens
@@ -228,7 +229,7 @@ def _print_frontiers(predictor: "Predictor", found: "list[Frontier]") -> None:
 
 
 def score_held_out(
-    file: FilesOption = None,
+    file: Annotated[list[Path] | None, typer.Option(help="File of make boundary, folder of them, or pattern.")] = None,
     results: Annotated[
         Path | None, typer.Option(help="Folder of make boundary's files, and for held-out.md; else the published ones.")
     ] = None,
@@ -242,7 +243,7 @@ def score_held_out(
     from vram_ledger.harness.records import encode
 
     library = Library.of()
-    paths = [Path(name) for name in file or ()] or sorted((results or RESULTS).glob(f"{BOUNDARY}/*/*/*.jsonl"))
+    paths = results_files(file) if file else sorted((results or RESULTS).glob(f"{BOUNDARY}/*/*/*.jsonl"))
     if not paths:
         raise InputError(f"{results or RESULTS} has no files of make boundary; name one (FILE=)")
     scores = [row for found in map(read, paths) for row in held_out(found, library.programs(found))]
