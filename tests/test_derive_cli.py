@@ -89,7 +89,6 @@ def test_ledger_outside_the_domain_is_refused() -> None:
         (["--variant", "what"], 2, "bad input: variant 'what' starts with 'what', not with text or default"),
         (["--variant", "text-what"], 2, "bad input: variant 'text-what': 'what' is none of "),
         (["--variant", "text-chunk2048"], 1, "refused: a prefill is derived with its calls in chunks of any size"),
-        (["--variant", "text-reference"], 1, "refused: the torch reference loops over chunks in Python"),
         (["--model", "qwen3.5-28b"], 2, "bad input: no model is named 'qwen3.5-28b'; near: "),
         (["--model", "missing/config.json"], 2, "bad input: missing/config.json: No such file or directory"),
         (["--emulate", "h2000"], 2, "bad input: no GPU is labelled 'h2000'; near: h200, "),
