@@ -1,11 +1,11 @@
 """How much fits: the longest context for each batch and the largest batch for each context, for sure and perhaps.
 
 What is requested grows with batch and context, what the allocator needs does not always: freed blocks fit one size and
-not the next (27B, decode, batch 13: some contexts shorter than the longest that fits do not fit). So an end is looked
-for from where what is requested alone would still fit, downwards. What surely fits is then looked at from below, at
-distances of 1, :data:`WIDER` and so on, up to half: "certain" is one of which none of these was seen to fail. A prefill
-in chunks has all the calls of a shorter one before its own; only its last chunk can be one that lacks a token, and is
-looked at as such.
+not the next (27B, decode, batch 16: of every 64 tokens from 13,057 on, 16 to 24 do not fit on one memory that holds
+25,280). So an end is looked for from where what is requested alone would still fit, downwards. What surely fits is then
+looked at from below: at distances of 1, 2, 4 … up to half, and at :data:`SPREAD` more, spread over all of it. "Certain"
+is one of which none of these was seen to fail. A prefill in chunks has all the calls of a shorter one before its own;
+only its last chunk can be one that lacks a token, and is looked at as such.
 """
 
 import functools
@@ -17,7 +17,7 @@ from vram_ledger.analysis.predicting.predictor import Predictor
 from vram_ledger.harness.records import Phase
 
 MOST_BATCH = 1024
-WIDER = 2
+SPREAD, IRREGULAR = 48, (5**0.5 - 1) / 2  # how many, and whose multiples lie evenly and in no step with any size
 FIRST_STEPS = 128  # how many of the steps with which a search begins it is from one end to the other
 Fits = Callable[[int, bool], bool]
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -130,17 +130,16 @@ def _in_chunks(predictor: Predictor, batch: int, fits: Fits, requests: Fits, mos
 def _surely(holds: Callable[[int], bool], most: int) -> int:
     """The last for which a thing holds, such that it holds of all below that are looked at."""
     end = _end(holds, most, most)
-    while fails := [n for n in _below(end) if not holds(n)]:
-        end = _end(holds, fails[0] - 1, fails[0] - 1)
+    while (fails := next((n for n in _below(end) if not holds(n)), None)) is not None:
+        end = _end(holds, fails - 1, fails - 1)
     return end
 
 
 def _below(end: int) -> list[int]:
-    """Numbers below an end, the nearer the denser."""
-    distances = [1]
-    while 2 * WIDER * distances[-1] <= end:
-        distances.append(WIDER * distances[-1])
-    return [end - d for d in reversed(distances) if d < end]
+    """Numbers below an end, from the smallest: all of few; of many, the nearer the denser, and some of all sizes."""
+    near = {end - 2**power for power in range(end.bit_length() - 1)}
+    spread = {int(end * (number * IRREGULAR % 1)) for number in range(1, SPREAD + 1)}
+    return sorted((near | spread) - {0, end})
 
 
 def _end(holds: Callable[[int], bool], guess: int, most: int) -> int:

@@ -86,15 +86,17 @@ class Predictor:
 
     def _outcome(self, request: Request) -> Outcome | None:
         """What becomes of a request on a card, from the best source that knows it."""
-        return next((found for s in self._answering(request) if (found := s.outcome(request)) is not None), None)
+        return next((found for s, _ in self._answering(request) if (found := s.outcome(request)) is not None), None)
 
     def _held(self, request: Request) -> Held | None:
         """The same, quickly and without the reasons."""
-        return next((found for s in self._answering(request) if (found := s.held(request)) is not None), None)
+        return next((found for s, _ in self._answering(request) if (found := s.held(request)) is not None), None)
 
-    def _answering(self, request: Request) -> Iterator[Source]:
-        sources = self.sources[request.workload.configuration, request.workload.phase]
-        return (source for source in sources if source.requested(request) is not None)
+    def _answering(self, request: Request) -> Iterator[tuple[Source, int]]:
+        """The sources that have an answer, best first, and the requested bytes of each."""
+        for source in self.sources[request.workload.configuration, request.workload.phase]:
+            if (requested := source.requested(request)) is not None:
+                yield source, requested
 
     def _request(self, phase: Phase, batch: int, context_tokens: int) -> Request:
         configuration = asked_configuration(self.configuration, phase, context_tokens)
@@ -110,8 +112,8 @@ class Predictor:
 
     def _source(self, request: Request) -> tuple[Source, int]:
         """The best source that has an answer, and the requested bytes."""
-        for source in self._answering(request):
-            return source, source.requested(request) or 0
+        for answering in self._answering(request):
+            return answering
         raise NothingKnown(self._why(request))
 
     def _why(self, request: Request) -> str:

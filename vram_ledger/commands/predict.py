@@ -204,7 +204,7 @@ def _print_frontiers(predictor: "Predictor", found: "list[Frontier]") -> None:
     out.print(f"{predictor.card.label} has {has}", markup=False)
     out.print(predicted_banner(word for f in found for word in f.words), style="bold magenta", markup=False)
     out.print(
-        '"a to b": all up to a surely fits, nothing beyond b does, between them it may; one number where both are one; '
+        '"a to b": a fits, and all below a that was looked at; beyond b nothing was found to fit, between them it may; '
         f"≥: nothing longer was tried, the model ends at {predictor.most_context_tokens:,} tokens; –: nothing fits.",
         markup=False,
         soft_wrap=True,
