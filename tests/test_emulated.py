@@ -119,7 +119,7 @@ def test_a_cpu_has_no_formula() -> None:
 
 def test_formulas_of_every_card_are_looked_through() -> None:
     assert ROOT / "results" / "a100-80gb" not in set((ROOT / "results").iterdir())
-    assert {"prefill", "decode"} == {f.phase for f in formulas_for(emulated())}
+    assert {"prefill", "decode"} == {f.derived.phase for f in formulas_for(emulated())}
 
 
 def test_a_full_card_leaves_terms_without_reference_and_passes() -> None:

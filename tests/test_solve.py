@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from vram_ledger.analysis.derivation.forms import COLUMNS, Domain, call_factors, columns_of, design
+from vram_ledger.analysis.derivation.forms import COLUMNS, Domain, call_factors, design
 from vram_ledger.analysis.derivation.maxima import Space, largest_forms
 from vram_ledger.analysis.derivation.regimes import NoRanges, number_of, ranges, with_mask
 from vram_ledger.analysis.derivation.solve import NotAForm, Solver
@@ -79,9 +79,3 @@ def test_each_form_kept_is_the_largest_at_the_shape_it_names(seed: int) -> None:
     for index, (b, c) in largest_forms(forms, Space(call="whole", domain=domain, columns=COLUMNS)).items():
         values = of(np.array([b]), np.array([c]))[0] @ forms.T
         assert values.max() == values[index]
-
-
-def test_last_calls_of_one_token_are_drawn_at_many_contexts() -> None:
-    domain = Domain(batches=(1, 1), contexts=(2049, 10_240), tokens=(1, 1), padded_mask=True)
-    drawn = Space(call="last", chunk=2048, domain=domain, columns=columns_of("last", "dynamic")).samples(300)
-    assert {2049, 4097, 6145, 8193} == set(drawn[:, 1].tolist())

@@ -12,6 +12,7 @@ from vram_ledger.errors import InputError
 from vram_ledger.harness.records import RecordError, decode
 
 COLUMNS, ROWS = "columns", "rows"
+DITTO = "〃"
 
 
 def put(path: Path, text: str) -> None:
@@ -38,17 +39,28 @@ def with_rows(head: dict[str, Any], **rows: Iterable[Any]) -> str:
 
 
 def with_tables(head: dict[str, Any], tables: dict[str, list[dict[str, Any]]], **rows: Iterable[Any]) -> str:
-    """The same, lists of records of one type being tables: the names of the columns, then a line of values a record."""
+    """The same, lists of records of one type being tables: the names of the columns, then a line of values a record.
+
+    A text that is that of the line above is :data:`DITTO`.
+    """
     parts = [with_rows(head, **rows)[:-3]]
     for name, items in tables.items():
         columns = list(items[0]) if items else []
-        lines = ",\n".join("  " + _compact([item[column] for column in columns]) for item in items)
+        above: list[dict[str, Any]] = [{}, *items]
+        lines = ",\n".join(
+            "  " + _compact([DITTO if _again(item[c], last.get(c)) else item[c] for c in columns])
+            for last, item in zip(above, items, strict=False)
+        )
         parts.append(f' "{name}": {{"{COLUMNS}": {_compact(columns)}, "{ROWS}": [\n{lines}\n ]}}')
     return ",\n".join(parts) + "\n}\n"
 
 
 def _compact(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _again(value: Any, above: Any) -> bool:
+    return isinstance(value, str) and value == above and len(value) > len(DITTO)
 
 
 def _records(value: Any) -> Any:
@@ -58,7 +70,13 @@ def _records(value: Any) -> Any:
     columns, rows = value[COLUMNS], value[ROWS]
     if not isinstance(columns, list) or not isinstance(rows, list):
         return value
-    return [dict(zip(columns, row, strict=False)) if isinstance(row, list) else row for row in rows]
+    found: list[Any] = []
+    above: dict[str, Any] = {}
+    for row in rows:
+        if isinstance(row, list):
+            above = {name: above.get(name) if v == DITTO else v for name, v in zip(columns, row, strict=False)}
+        found.append(above if isinstance(row, list) else row)
+    return found
 
 
 def said(cls: type, data: dict[str, Any]) -> dict[str, Any]:

@@ -32,5 +32,5 @@ def load(*given: Any) -> runtime.Loaded:
 
 
 if __name__ == "__main__":
-    runtime.load = load
+    runtime.load = load  # type: ignore[assignment]
     main()
