@@ -18,6 +18,7 @@ from vram_ledger.analysis.derivation.forms import (
     CHUNK_TOKENS,
     MASK_TOKENS,
     MOST_CONTEXT_TOKENS,
+    ROUND_COLUMNS,
     Call,
     Domain,
     Ints,
@@ -282,7 +283,7 @@ def _boxes(runs: Runs, axis: Axis) -> Iterator[Domain]:
 
 
 def _regime(runs: Runs, call: Call, domain: Domain, tables: Tables) -> Regime:
-    columns = columns_of(call, runs.configuration.cache)
+    columns = ROUND_COLUMNS if domain.has_whole_chunks else columns_of(call, runs.configuration.cache)
     shapes = _shapes(runs, call, domain, columns)
     if not shapes:
         raise NotDerived(f"{runs.phase}, {call} call, {domain.label}: no shape of it runs")

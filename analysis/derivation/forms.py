@@ -27,6 +27,7 @@ ROUNDED = {"⌈T/64⌉": ("T", CHUNK_TOKENS), "⌈E/8⌉": ("E", MASK_TOKENS)}
 # In the order in which they are tried: a column that the shapes of a regime can't tell from earlier ones is left out.
 COLUMNS: tuple[tuple[str, ...], ...] = ((), ("B",), ("L",), ("B", "L"), ("B", "⌈T/64⌉"))
 MASK_COLUMNS = (("⌈E/8⌉",), ("B", "⌈E/8⌉"))
+ROUND_COLUMNS: tuple[tuple[str, ...], ...] = ((), ("B",), ("⌈T/64⌉",), ("B", "⌈T/64⌉"))  # where 64 divides T
 LOOP_COLUMNS: tuple[tuple[str, ...], ...] = ((), ("⌈T/64⌉",))  # of how many rounds a loop has
 FED_COLUMNS = (("T",), ("B", "T"))
 PAST_COLUMNS = (("T",), ("E",), ("B", "T"), ("B", "E"), ("T", "E"), ("B", "T", "E"))
@@ -111,6 +112,11 @@ class Domain:
         if self.padded_mask is not None:
             inside = inside & ((factors["E"] % self.unit != 0) == self.padded_mask)
         return inside
+
+    @property
+    def has_whole_chunks(self) -> bool:
+        """Whether all tokens are whole chunks, so that of T and T/64 only the second has whole coefficients."""
+        return self.unit == CHUNK_TOKENS and self.padded_mask is False
 
     @property
     def label(self) -> str:

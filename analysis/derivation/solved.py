@@ -10,6 +10,7 @@ from vram_ledger.analysis.allocation.steps import RELEASE, coded, folded
 from vram_ledger.analysis.derivation.derived import Build, Origin, Regime
 from vram_ledger.analysis.derivation.forms import (
     LOOP_COLUMNS,
+    ROUND_COLUMNS,
     Call,
     Domain,
     Ints,
@@ -77,7 +78,7 @@ def solve_regime(
         log=logs[0],
         loops=_rounds(factors, loops),
         sizes=solved,
-        shapes=_shape_texts(call, factors, logs),
+        shapes=_shape_texts(call, ROUND_COLUMNS if domain.has_whole_chunks else DIMENSION_COLUMNS, factors, logs),
         logs=len(logs),
         checks=solver.checks,
     )
@@ -105,9 +106,11 @@ def _named(shapes: Sequence[Shape]) -> str:
     return ", ".join(f"({s.batch}, {s.context_tokens:,})" for s in shapes)
 
 
-def _shape_texts(call: Call, factors: dict[str, Ints], logs: Sequence[EventLog]) -> tuple[str, ...]:
+def _shape_texts(
+    call: Call, columns: tuple[tuple[str, ...], ...], factors: dict[str, Ints], logs: Sequence[EventLog]
+) -> tuple[str, ...]:
     """Each allocation's first shape as an expression, or as the numbers of the first log where it has none."""
-    solver = Solver(design(DIMENSION_COLUMNS, factors))
+    solver = Solver(design(columns, factors))
     known: dict[tuple[tuple[int, ...], ...], str] = {}
 
     def text(seen: tuple[tuple[int, ...], ...]) -> str:
@@ -115,7 +118,7 @@ def _shape_texts(call: Call, factors: dict[str, Ints], logs: Sequence[EventLog])
             rows = solver.coefficients(np.array(seen, dtype=np.int64).reshape(len(seen), -1))
         except (NotAForm, ValueError):
             return f"({', '.join(map(str, seen[0]))}) at the first shape replayed"
-        return f"({', '.join(_dimension(row, call) for row in rows)})"
+        return f"({', '.join(_dimension(row, columns, call) for row in rows)})"
 
     texts = []
     for index in range(len(logs[0].allocations)):
@@ -126,9 +129,9 @@ def _shape_texts(call: Call, factors: dict[str, Ints], logs: Sequence[EventLog])
     return tuple(texts)
 
 
-def _dimension(row: Ints, call: Call) -> str:
+def _dimension(row: Ints, columns: tuple[tuple[str, ...], ...], call: Call) -> str:
     terms = []
-    for value, column in zip(row.tolist(), DIMENSION_COLUMNS, strict=True):
+    for value, column in zip(row.tolist(), columns, strict=True):
         if value:
             label = "·".join(factor_label(f, call) for f in column)
             terms.append(label if value == 1 and column else f"{value}·{label}" if column else str(value))
