@@ -3,7 +3,7 @@
 #   measure      run a campaign, or the rest of one, and judge it: GPU= or EMULATE= or FAKE=card, MODEL= GRID= BUDGET=
 #                WEIGHTS= RESULTS= COMPILE=1
 #   boundary     the longest contexts that fit, found on the card: GPU= or EMULATE=card, MODEL= VARIANT= PHASE= BATCH=
-#                CHUNK= MOST= MEMORY= GUESS= AT= RESULTS=
+#                CHUNK= MOST= MEMORY= GUESS= AT= SHAPES= SEED= RESULTS=
 #   judge        a verdict per term of every results file: FILE= or RESULTS= CONFIG= CALIBRATION=
 #   calibrate    calibrations and tables of results: FILE= or RESULTS=
 #   profile      add the card that is there to configs/gpus.toml: LABEL=
@@ -14,7 +14,6 @@
 #   claims       the FitMyGPU page on the 27B, claim by claim: RESULTS=
 #   report       figures and tables on one page: FILE= RESULTS=
 #   derive       all that a program allocates, from the program itself: MODEL= VARIANT= EMULATE= RESULTS=
-#   verify       formulas against runs of random shapes on an emulated card: FILE= SHAPES= EMULATE=
 #   derived      a formula and its ledger: FILE= BATCH= CONTEXT=
 #   explain      what moved between two formulas: FROM= TO=
 #   held-out     what is predicted against what cards counted, make boundary's files: FILE= RESULTS=
@@ -26,7 +25,7 @@
 
 BASE_PYTHON ?= python3
 COMMANDS := measure boundary judge drift calibrate profile predict capacity validate scoreboard claims report derive \
-	derived explain held-out history verify
+	derived explain held-out history
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 $(foreach name,$(GIVEN),$(eval override export $(name) := $$(value $(name))))
 export VRAM_LEDGER_GIVEN := $(GIVEN)

@@ -12,14 +12,13 @@ from tests.replayed import HEADS, Answers, small, small_config
 from vram_ledger.analysis.derivation.derive import check_derivable, derive, without
 from vram_ledger.analysis.derivation.derived import OtherProgram, OutsideDomain, Regime
 from vram_ledger.analysis.derivation.derived_files import derived_path, phases_of, read_derived, to_json, write_derived
-from vram_ledger.analysis.derivation.forms import Call
+from vram_ledger.analysis.derivation.forms import Call, random_shapes
 from vram_ledger.analysis.derivation.groups import CONVOLUTION, INPUTS, KV_CACHE, LOGITS, OTHER, RECURRENT, WEIGHTS
 from vram_ledger.analysis.derivation.ledger import by_group, ledger_markdown
 from vram_ledger.analysis.derivation.moves import moves_text
 from vram_ledger.analysis.derivation.pieces import Piece, held_piece, leading_piece, peak_pieces, piece_bytes
 from vram_ledger.analysis.derivation.program import Device, Program, Ran
 from vram_ledger.analysis.derivation.solved import NotDerived
-from vram_ledger.analysis.derivation.verify import random_shapes
 from vram_ledger.harness.events import Allocation, EventLog, live_bytes, peak_event
 from vram_ledger.harness.records import Environment, Kernels, Phase, Workload
 from vram_ledger.harness.splits import UNSOLVED

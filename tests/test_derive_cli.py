@@ -111,7 +111,7 @@ def test_derive_of_a_config_that_is_not_json_is_refused_with_its_line(tmp_path: 
     assert (2, said) == (result.exit_code, result.stderr)
 
 
-@pytest.mark.parametrize("command", ["derived", "explain", "verify"])
+@pytest.mark.parametrize("command", ["derived", "explain"])
 def test_without_a_formula_those_that_there_are_are_listed_above_the_last_line(command: str) -> None:
     done = run(command)
     *listed, last = done.stderr.splitlines()
@@ -166,12 +166,3 @@ def test_words_of_several_formulas_or_of_none_are_refused_with_a_list(text: str)
     done = run("derived", text)
     assert (2, True) == (done.exit_code, len(done.stderr.splitlines()) > 1)
     assert done.stderr.splitlines()[-1].startswith(f"exit 2: bad input: FILE: {text!r} is ")
-
-
-@pytest.mark.parametrize(
-    "option", ["--shapes=0", "--shapes=-1", "--seed=-1", "--most-context=0", "--most-batch=0", "--least-context=300000"]
-)
-def test_verify_of_shapes_that_are_none_is_refused(option: str, tmp_path: Path) -> None:
-    done = run("verify", PREFILL.key, option, "--results", tmp_path / "results")
-    assert (2, 1) == (done.exit_code, done.stderr.count("\n"))
-    assert not (tmp_path / "results").exists()

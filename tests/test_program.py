@@ -7,8 +7,8 @@ import pytest
 
 from tests.conftest import BIG, CONFIGS, CONFIGURATION, NANO, ROOT, Ask
 from vram_ledger.analysis.derivation.derived_files import configuration_of, read_derived
+from vram_ledger.analysis.derivation.forms import random_shapes
 from vram_ledger.analysis.derivation.program import Program
-from vram_ledger.analysis.derivation.verify import random_shapes
 from vram_ledger.analysis.formula.config import read_shapes
 from vram_ledger.analysis.formula.shapes import resident_bytes
 from vram_ledger.analysis.predicting import program

@@ -32,7 +32,6 @@ COMMANDS = {
     },
     "Look inside": {
         "derive": "derive.derive_model",
-        "verify": "derive.verify_formulas",
         "derived": "derive.print_ledger",
         "explain": "derive.explain_change",
         "held-out": "predict.score_held_out",

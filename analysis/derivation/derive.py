@@ -18,6 +18,7 @@ from vram_ledger.analysis.derivation.forms import (
     CHUNK_TOKENS,
     MASK_TOKENS,
     MOST_CONTEXT_TOKENS,
+    MOST_TOKENS,
     ROUND_COLUMNS,
     Call,
     Domain,
@@ -48,7 +49,6 @@ from vram_ledger.harness.splits import UNSOLVED, Heads
 
 REFUSED_BY_TORCH = "canUse32BitIndexMath"
 CHECKS = 4  # logs of a regime that the solve does not need
-MOST_TOKENS = 2**22  # of all sequences: beyond any card
 MOST_CHUNK_TOKENS = 65_536
 MOST_LOOPED_TOKENS = 32_768  # of the torch reference: a million events
 MOST_CALLS = 4  # of a chunked prefill that is run

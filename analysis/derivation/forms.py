@@ -20,6 +20,7 @@ Call = Literal["whole", "decode", "first", "later"]
 """A single-shot prefill, a decode step, and the first and any other call of a prefill in chunks."""
 
 MOST_BATCH, MOST_CONTEXT_TOKENS = 1024, 262_144  # what the family was trained for
+MOST_TOKENS = 2**22  # of all sequences: beyond any card, and where PyTorch's kernels begin to refuse
 CHUNK_TOKENS = 64  # fla's chunk
 MASK_TOKENS = 8  # the memory-efficient attention reads a mask whose rows are padded to this
 ROUNDED = {"⌈T/64⌉": ("T", CHUNK_TOKENS), "⌈E/8⌉": ("E", MASK_TOKENS)}
@@ -169,3 +170,22 @@ def form_text(coefficients: tuple[int, ...], columns: tuple[tuple[str, ...], ...
     signs = ["−" if value < 0 else "+" for value in coefficients if value]
     text = " ".join(f"{sign} {term}" for sign, term in zip(signs, terms, strict=True)).removeprefix("+ ")
     return text or "0"
+
+
+def random_shapes(
+    count: int, most_batch: int, most_context: int, seed: int, least_context: int = 1, most_tokens: int = MOST_TOKENS
+) -> list[Shape]:
+    """Distinct shapes, log-uniform in both axes, so that short contexts are among them; all there are, if fewer.
+
+    most_tokens: of all sequences.
+    """
+    few = sum(max(0, min(most_context, most_tokens // b) - least_context + 1) for b in range(1, most_batch + 1))
+    chance = np.random.default_rng(seed)
+    low, high = np.log([1, least_context]), np.log([most_batch + 1, most_context + 1])
+    found: dict[Shape, None] = {}
+    while len(found) < min(count, few):
+        b, c = np.exp(chance.uniform(low, high)).astype(int).tolist()
+        shape = Shape(batch=min(b, most_batch), context_tokens=min(max(c, least_context), most_context))
+        if shape.batch * shape.context_tokens <= most_tokens:
+            found[shape] = None
+    return list(found)

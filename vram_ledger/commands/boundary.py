@@ -12,7 +12,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from vram_ledger.analysis.derivation.derive import MOST_LOOPED_TOKENS
 from vram_ledger.analysis.derivation.derived_files import configuration_of
+from vram_ledger.analysis.derivation.forms import random_shapes
 from vram_ledger.analysis.formula.config import read_config
 from vram_ledger.analysis.ground.cards import read_amount
 from vram_ledger.commands.measure import EmulateOption, GpuOption, ModelOption, say_where
@@ -24,7 +26,7 @@ from vram_ledger.harness.boundary import Found, Question, Search, plan_for
 from vram_ledger.harness.grid import MOST_CONTEXT_TOKENS, workload_of
 from vram_ledger.harness.inputs import InputFields
 from vram_ledger.harness.lines import read
-from vram_ledger.harness.records import PHASES, Configuration, Edge, Failure, OutOfMemory, ResultsFile, Workload
+from vram_ledger.harness.records import PHASES, Configuration, Edge, Failure, OutOfMemory, Phase, ResultsFile, Workload
 from vram_ledger.harness.results import ResultsWriter
 from vram_ledger.harness.runner import Plan, Start, describe
 from vram_ledger.harness.summary import configuration_text
@@ -34,13 +36,14 @@ from vram_ledger.names import MOST_BATCH, sequences, tokens
 console = Console()
 GIB = 2**30
 BATCHES = "1,2,4,8,16,32"
+DRAWN_BATCH = 64
 
 
 def find_boundary(
     gpu: GpuOption = "",
     emulate: EmulateOption = "",
     model: ModelOption = DEFAULT_MODEL,
-    variant: Annotated[str, typer.Option(help='Such as "text", "default-static", "text-torch".')] = "default",
+    variant: Annotated[str, typer.Option(help='Such as "text", "default-static", "text-reference".')] = "default",
     phase: Annotated[str, typer.Option(help="prefill, decode or both, joined by commas; both if not given.")] = "",
     batch: Annotated[str, typer.Option(help=f"Sequences, joined by commas; {BATCHES} if not given.")] = "",
     chunk: Annotated[str, typer.Option(help="Tokens of a prefill's chunks; whole if not given.")] = "",
@@ -50,6 +53,8 @@ def find_boundary(
     at: Annotated[
         Path | None, typer.Option(help="File of workloads to ask for instead: a line of JSON each, docs/measuring.md.")
     ] = None,
+    shapes: Annotated[int, typer.Option(min=0, max=100_000, help="How many random workloads to ask for instead.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random workloads.")] = 1,
     results: Annotated[Path, typer.Option(help="Folder of the results.")] = RUNS,
 ) -> None:
     """Find the longest contexts that fit a card by bisection, each confirmed in fresh processes."""
@@ -58,18 +63,20 @@ def find_boundary(
     name = f"{variant}-chunk{tokens(chunk, 'chunk')}" if chunk else variant
     configuration = configuration_of(plan.config_file.stem, name)
     folder = results / BOUNDARY
-    if at is not None:
-        if phase or batch or most or guess:
-            raise InputError("AT lists its own workloads; leave PHASE, BATCH, MOST and GUESS out")
-        workloads = list(dict.fromkeys(_listed(at, configuration)))
-        return _settle(plan_for(plan, workloads, name), workloads, gpu, folder)
     limit = read_config(plan.config_file).most_context_tokens or MOST_CONTEXT_TOKENS
+    phases = [phase_of(one) for one in (phase or ",".join(PHASES)).split(",")]
+    if at is not None or shapes:
+        if batch or most or guess or (at and (phase or shapes)):
+            raise InputError("AT and SHAPES bring their own workloads; leave BATCH, MOST, GUESS and the other one out")
+        drawn = _listed(at, configuration) if at else _drawn(configuration, phases, shapes, seed)
+        workloads = list(dict.fromkeys(drawn))
+        return _settle(plan_for(plan, workloads, name), workloads, gpu, folder)
     furthest = tokens(most, "most") if most else limit
     if furthest > limit:
         raise InputError(f"MOST={most} is beyond the model's own limit of {limit:,} tokens (max_position_embeddings)")
     longest = [
-        workload_of(configuration, phase_of(one), furthest, sequences(count))
-        for one in (phase or ",".join(PHASES)).split(",")
+        workload_of(configuration, one, furthest, sequences(count))
+        for one in phases
         for count in (batch or BATCHES).split(",")
     ]
     guesses = {_kind(w): w.context_tokens for w in (_listed(guess, configuration) if guess else ())}
@@ -80,6 +87,14 @@ def find_boundary(
 def _kind(workload: Workload) -> Workload:
     """All that a workload is but its context."""
     return dataclasses.replace(workload, context_tokens=1)
+
+
+def _drawn(configuration: Configuration, phases: Sequence[Phase], count: int, seed: int) -> Iterator[Workload]:
+    """Random workloads of each phase, of up to 64 sequences and as many tokens as anything runs."""
+    most = MOST_LOOPED_TOKENS if configuration.kernels == "torch" else MOST_CONTEXT_TOKENS
+    for phase in phases:
+        for shape in random_shapes(count, DRAWN_BATCH, most, seed):
+            yield workload_of(configuration, phase, shape.context_tokens, shape.batch)
 
 
 def _listed(path: Path, configuration: Configuration) -> Iterator[Workload]:

@@ -1,4 +1,4 @@
-"""The commands about derived programs and their formulas: derive, verify, derived and explain."""
+"""The commands about derived programs and their formulas: derive, derived and explain."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vram_ledger.analysis.derivation.derive import Runs, check_derivable, derive
+from vram_ledger.analysis.derivation.derive import check_derivable, derive
 from vram_ledger.analysis.derivation.derived import Derived
 from vram_ledger.analysis.derivation.derived_files import (
     configuration_of,
@@ -23,15 +23,13 @@ from vram_ledger.analysis.derivation.moves import moves_text
 from vram_ledger.analysis.derivation.pieces import leading_piece
 from vram_ledger.analysis.derivation.program import Program
 from vram_ledger.analysis.derivation.replays import model_name, replaying
-from vram_ledger.analysis.derivation.verify import check_text, compared, random_shapes
 from vram_ledger.analysis.formula.config import read_shapes
-from vram_ledger.analysis.ground.files import put
 from vram_ledger.analysis.predicting.configs import config_of
 from vram_ledger.commands.options import JsonOption
 from vram_ledger.harness.records import Configuration, Phase, encode
 from vram_ledger.harness.splits import Heads
 from vram_ledger.home import RUNS
-from vram_ledger.names import MOST_BATCH, sequences, tokens
+from vram_ledger.names import sequences, tokens
 
 WORKERS, MOST_CONTEXT = 2, 1_048_576
 FORMULA = 'A stored formula: a path, or words such as "qwen3.5-27b text prefill 5.17.0"'
@@ -74,36 +72,6 @@ def derive_model(
     for formula in made:  # all of them or, where one can't be derived or it is interrupted, none
         write_derived(formula, derived_path(results, formula))
     typer.echo(f"exit 0: derived, {len(made)} programs below {results}")
-
-
-def verify_formulas(
-    files: Annotated[list[str] | None, typer.Argument(help=f"{FORMULA}; several.", metavar="FILE")] = None,
-    model: Annotated[str, typer.Option(help="Path of the config.json, if it is not in configs/models.")] = "",
-    emulate: EmulateOption = "a100-80gb",
-    shapes: Annotated[int, typer.Option(min=1, max=100_000, help="Random shapes to run.")] = 200,
-    most_batch: Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Largest batch.")] = 64,
-    most_context: Annotated[int, typer.Option(min=1, max=MOST_CONTEXT, help="Longest context.")] = 262_144,
-    least_context: Annotated[int, typer.Option(min=1, max=MOST_CONTEXT, help="Shortest context.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of the shapes.")] = 1,
-    results: ResultsOption = RUNS,
-) -> None:
-    """Hold formulas against runs of random shapes on an emulated card, to the byte; stores what was compared."""
-    worst = 0
-    for formula in [named_formula(file, "FILE") for file in files or [""]]:
-        chosen = random_shapes(shapes, most_batch, most_context, seed, least_context)
-        configuration = formula.configuration
-        with replaying(model or configuration.model, emulate, configuration.model_class) as replays:
-            runs, program = Runs(replays, configuration, formula.phase), Program(formula)
-            first = runs.workload(chosen[0])
-            formula.check(first, replays.environment, replays.kernels(first))
-            rows = [compared(program, runs, shape) for shape in chosen]
-        wrong = max(max(abs(r["peak_difference"]), abs(r["held_difference"])) for r in rows)
-        path = derived_path(results, formula)
-        put(path.parent / "checks" / path.name, check_text(Program(formula), rows, seed, wrong))
-        typer.echo(f"{path.name}: {len(rows)} shapes, largest difference {wrong:,} B")
-        worst = max(worst, wrong)
-    typer.echo(f"exit 1: off by up to {worst:,} B" if worst else "exit 0: equal to the byte")
-    raise typer.Exit(1 if worst else 0)
 
 
 def print_ledger(
