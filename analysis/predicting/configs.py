@@ -6,7 +6,7 @@ from pathlib import Path
 from vram_ledger.analysis.derivation.derived_files import MODEL_CLASSES, PLAIN
 from vram_ledger.analysis.formula.config import Config, ConfigError, read_shapes
 from vram_ledger.analysis.formula.shapes import Shapes
-from vram_ledger.harness.records import ModelClass
+from vram_ledger.harness.records import Configuration, ModelClass
 from vram_ledger.home import MODELS
 from vram_ledger.names import nearest, plain
 
@@ -41,6 +41,11 @@ def known_as(path: Path, shapes: Shapes, model_class: ModelClass) -> str:
             return shipped.stem
     name = path.parent.resolve().name if path.stem == "config" else path.stem
     return f"{name} (own config)" if (folder / f"{name}.json").exists() else name
+
+
+def named_as(path: Path, configuration: Configuration) -> Configuration:
+    """A configuration of a config by the model's name: see :func:`known_as`."""
+    return dataclasses.replace(configuration, model=known_as(path, read_shapes(path), configuration.model_class))
 
 
 def _resident(shapes: Shapes, model_class: ModelClass) -> Shapes:

@@ -3,6 +3,7 @@
 from vram_ledger.harness.records import Configuration, Phase
 
 FLASH, CUDNN = "8.0", "9.0"  # capabilities on which programs are derived
+CARDS = {FLASH: "a100-80gb", CUDNN: "h100"}  # and the emulated cards that have them
 
 
 def derived_on(capability: str, phase: Phase, configuration: Configuration) -> str | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from glob import escape
@@ -30,7 +31,7 @@ from vram_ledger.analysis.predicting.sources import Source, counted_source, deri
 from vram_ledger.analysis.predicting.workspace import Workspace, capability_of, multiprocessors_of, workspace_of
 from vram_ledger.harness.lines import read
 from vram_ledger.harness.records import Configuration, Measured, OutOfMemory, Phase, ResultsFile, Workload
-from vram_ledger.home import GPUS, RESULTS, RUNS
+from vram_ledger.home import GPUS, MODELS, RESULTS, RUNS
 
 ASSUMED_OUTSIDE_BYTES = 2**30
 MOST_CONTEXT_TOKENS = 262_144  # of a config that says none: what the family was trained for
@@ -93,6 +94,7 @@ class Library:
             shapes=shapes,
             most_context_tokens=config.most_context_tokens or MOST_CONTEXT_TOKENS,
             configuration=configuration,
+            capability=capability_of(label, GPUS) if label else FLASH,
             card=_reported(card, measured_there),
             sources=sources,
             outside=_outside(measured_there, outside_bytes),
@@ -121,7 +123,7 @@ class Library:
                     yield counted_source(_ran(results, configuration), results.environment, results.path.name)
         capability, workspace = capability_of(label, GPUS), workspace_of(label, on_card, GPUS)
         wanted = derived_on(capability, phase, configuration) if label else FLASH
-        for program in self._programs(configuration, phase, wanted):
+        for program in self._programs(configuration, phase, wanted, config):
             if transformers in ("", program.derived.environment.transformers):
                 yield derived_source(program, self._device(program, label, workspace))
         if transformers in ("", *symbols.TRANSFORMERS):
@@ -141,11 +143,19 @@ class Library:
 
         return program
 
-    def _programs(self, configuration: Configuration, phase: Phase, capability: str | None) -> list[Program]:
-        """Those of a configuration as derived on a card of that capability, of the newest software first."""
+    def _programs(
+        self, configuration: Configuration, phase: Phase, capability: str | None, config: Path | None = None
+    ) -> list[Program]:
+        """Those of a configuration as derived on a card of that capability, of the newest software first.
+
+        config: a model that is not shipped has no other name than its file's, so the file must be the same, too.
+        """
         name = f"{escape(configuration.model)}.{_program_of(configuration)}.{phase}.*.json"
         found = map(self.program, self._paths("*", "derived", name))
         chosen = [p for p in found if p.derived.environment.gpu_capability == capability]
+        if config is not None and not (MODELS / f"{configuration.model}.json").exists():
+            digest = hashlib.sha256(config.read_bytes()).hexdigest()
+            chosen = [p for p in chosen if p.derived.environment.config_sha256 == digest]
         return sorted(chosen, key=lambda p: version(p.derived.environment.transformers), reverse=True)
 
     @staticmethod

@@ -11,9 +11,10 @@ from vram_ledger.analysis.formula.shapes import Shapes, resident_bytes
 from vram_ledger.analysis.formula.terms import element_bytes
 from vram_ledger.analysis.ground.cards import Card, sizes_text
 from vram_ledger.analysis.ground.kinds import Word
+from vram_ledger.analysis.predicting.kernels import CARDS, derived_on
 from vram_ledger.analysis.predicting.prediction import FITS, Outside, Prediction, Seen, prediction
 from vram_ledger.analysis.predicting.program import MASK_TOKENS
-from vram_ledger.analysis.predicting.sources import Held, Outcome, Source
+from vram_ledger.analysis.predicting.sources import DERIVED, SYMBOLS, Held, Outcome, Source
 from vram_ledger.errors import InputError, NothingKnown
 from vram_ledger.harness.records import Configuration, Phase, Workload
 from vram_ledger.names import MOST_BATCH
@@ -23,8 +24,8 @@ from vram_ledger.names import MOST_BATCH
 class Predictor:
     """One model in one configuration on one card, or on none in particular.
 
-    model, transformers: as they were asked for. most_context_tokens: the model's own limit. sources: best
-    first, for every configuration and phase that a question can come to.
+    model, transformers: as they were asked for. most_context_tokens: the model's own limit. capability: of the card
+    whose attention kernel is meant. sources: best first, for every configuration and phase that a question can come to.
     """
 
     model: str
@@ -33,6 +34,7 @@ class Predictor:
     shapes: Shapes
     most_context_tokens: int
     configuration: Configuration
+    capability: str
     card: Card | None
     sources: dict[tuple[Configuration, Phase], tuple[Source, ...]]
     outside: Outside
@@ -97,6 +99,20 @@ class Predictor:
         for source in self.sources[request.workload.configuration, request.workload.phase]:
             if (requested := source.requested(request)) is not None:
                 yield source, requested
+
+    def underived(self, phase: Phase, batch: int, context_tokens: int) -> tuple[Configuration, str] | None:
+        """The configuration whose program would tell more of a question, and the emulated card that runs it.
+
+        ``None`` if it is there or something was counted; if there is no such card; or if a version was asked for.
+        """
+        request = self._request(phase, batch, context_tokens)
+        known = self.sources[request.workload.configuration, phase]
+        best = next((source.basis for source, _ in self._answering(request)), SYMBOLS)
+        if best != SYMBOLS or self.transformers or any(source.basis == DERIVED for source in known):
+            return None
+        whole = dataclasses.replace(request.workload.configuration, prefill_chunk_tokens=0)
+        card = CARDS.get(derived_on(self.capability, phase, whole) or "")
+        return None if card is None else (whole, card)
 
     def _request(self, phase: Phase, batch: int, context_tokens: int) -> Request:
         configuration = asked_configuration(self.configuration, phase, context_tokens)

@@ -20,8 +20,10 @@ from vram_ledger.harness.events import stage_of
 from vram_ledger.harness.records import Environment, Measured, Workload
 
 Basis = Literal["measured here", "emulated here", "derived from the program", "formula only"]
+DERIVED: Basis = "derived from the program"
+SYMBOLS: Basis = "formula only"
 HERE: dict[Word, Basis] = {"measured": "measured here", "emulated": "emulated here"}
-WORD_OF: dict[Basis, Word] = {"measured here": "measured", "formula only": "replayed"}
+WORD_OF: dict[Basis, Word] = {"measured here": "measured", SYMBOLS: "replayed"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,8 @@ class Source:
     held: the same for many cards and shapes, quickly and without the reasons.
     """
 
+    basis: Basis
+
     requested: Callable[[Request], int | None]
     answer: Callable[[Request], Answer]
     outcome: Callable[[Request], Outcome | None] = lambda request: None
@@ -90,7 +94,7 @@ def counted_source(found: dict[Workload, Measured], environment: Environment, or
             stage=outcome.site.stage,
         )
 
-    return Source(requested=requested, answer=answer)
+    return Source(basis=basis, requested=requested, answer=answer)
 
 
 def derived_source(program: Program, device: Device) -> Source:
@@ -115,7 +119,7 @@ def derived_source(program: Program, device: Device) -> Source:
             allocated_bytes=roomy.peak.allocated_bytes,
             reserved_bytes=roomy.peak.reserved_bytes,
             process_bytes=None,
-            basis="derived from the program",
+            basis=DERIVED,
             origin=origin,
             stage=stage_of(leading_piece(program, *shape_of(request.workload))[0].module),
         )
@@ -126,7 +130,7 @@ def derived_source(program: Program, device: Device) -> Source:
     def held(request: Request) -> Held:
         return lambda capacity: program.calls_held(device, *shape_of(request.workload), capacity)
 
-    return Source(requested=requested, answer=answer, outcome=outcome, held=held)
+    return Source(basis=DERIVED, requested=requested, answer=answer, outcome=outcome, held=held)
 
 
 def symbols_source(shapes: Shapes, capability: str, workspace: int) -> Source:
@@ -147,9 +151,9 @@ def symbols_source(shapes: Shapes, capability: str, workspace: int) -> Source:
             allocated_bytes=None,
             reserved_bytes=None,
             process_bytes=None,
-            basis="formula only",
+            basis=SYMBOLS,
             origin=origin,
             stage=point.stage,
         )
 
-    return Source(requested=requested, answer=answer)
+    return Source(basis=SYMBOLS, requested=requested, answer=answer)

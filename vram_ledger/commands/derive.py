@@ -1,5 +1,6 @@
 """The commands about derived programs and their formulas: derive, derived and explain."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from typing import Annotated
 import typer
 
 from vram_ledger.analysis.derivation.derive import check_derivable, derive
-from vram_ledger.analysis.derivation.derived import Derived
+from vram_ledger.analysis.derivation.derived import Derived, derived_key
 from vram_ledger.analysis.derivation.derived_files import (
     configuration_of,
     derived_path,
@@ -22,9 +23,9 @@ from vram_ledger.analysis.derivation.ledger import formula_text, ledger_markdown
 from vram_ledger.analysis.derivation.moves import moves_text
 from vram_ledger.analysis.derivation.pieces import leading_piece
 from vram_ledger.analysis.derivation.program import Program
-from vram_ledger.analysis.derivation.replays import model_name, replaying
+from vram_ledger.analysis.derivation.replays import replaying
 from vram_ledger.analysis.formula.config import read_shapes
-from vram_ledger.analysis.predicting.configs import config_of
+from vram_ledger.analysis.predicting.configs import config_of, named_as
 from vram_ledger.commands.options import JsonOption
 from vram_ledger.harness.records import Configuration, Phase, encode
 from vram_ledger.harness.splits import Heads
@@ -42,6 +43,17 @@ ResultsOption = Annotated[Path, typer.Option(help="Folder of the results.")]
 EmulateOption = Annotated[str, typer.Option(help="The emulated card that it runs on.")]
 
 
+def derived_of(config: Path, configuration: Configuration, phase: Phase, card: str) -> Derived:
+    """The program of a config, from runs on an emulated card; :class:`NotDerived` or :class:`NotReplayed`."""
+    shapes = read_shapes(config)
+    heads = Heads(queries=shapes.query_heads, keys=shapes.kv_heads, dim=shapes.head_dim)
+    in_file = dataclasses.replace(configuration, model=config.stem)  # the harness knows no other name
+    with replaying(str(config), card, configuration.model_class) as replays:
+        found = derive(replays, in_file, phase, heads)
+    key = derived_key(found.environment, configuration, phase, found.kernels)
+    return dataclasses.replace(found, configuration=configuration, key=key)
+
+
 def derive_model(
     model: ModelOption = "qwen3.5-27b",
     variant: VariantOption = None,
@@ -49,17 +61,15 @@ def derive_model(
     results: ResultsOption = RUNS,
 ) -> None:
     """Derive the programs of a model from runs on an emulated card, and store them."""
-    configurations = [configuration_of(model_name(model), v) for v in variant or ("default", "text")]
+    config = config_of(model)
+    configurations = [named_as(config, configuration_of(config.stem, v)) for v in variant or ("default", "text")]
     for configuration in configurations:
         check_derivable(configuration)
-    shapes = read_shapes(config_of(model))
-    heads = Heads(queries=shapes.query_heads, keys=shapes.kv_heads, dim=shapes.head_dim)
     jobs = [(c, phase) for c in configurations for phase in phases_of(c)]
 
     def derived(job: tuple[Configuration, Phase]) -> tuple[Derived, float]:
         began = monotonic()
-        with replaying(model, emulate, job[0].model_class) as replays:
-            return derive(replays, *job, heads), monotonic() - began
+        return derived_of(config, *job, emulate), monotonic() - began
 
     with ThreadPoolExecutor(max_workers=WORKERS) as pool:
         made = []

@@ -15,12 +15,13 @@ from vram_ledger.home import BOUNDARY, GPUS, RESULTS, RUNS
 from vram_ledger.names import sequences, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from vram_ledger.analysis.predicting.advice import Predictors
     from vram_ledger.analysis.predicting.capacity import Frontier
     from vram_ledger.analysis.predicting.prediction import Prediction
     from vram_ledger.analysis.predicting.predictor import Predictor
+    from vram_ledger.harness.records import Phase
 
 REQUESTED = "requested"
 CAPACITY = {0: "predicted", 1: "does not fit", 4: "nothing is sure to fit"}
@@ -34,6 +35,9 @@ FreeOption = Annotated[
 ]
 VariantOption = Annotated[str, typer.Option(help='As for derive: "text", "default-static"; else the config\'s class.')]
 TransformersOption = Annotated[str, typer.Option(help="Use only what is known of this version; else the newest.")]
+SymbolsOption = Annotated[
+    bool, typer.Option("--symbols", help="Where no program is derived yet, answer from that in symbols; derive none.")
+]
 ChunkOption = Annotated[str, typer.Option(help="Tokens of a prefill's chunks; 0: single shot.")]
 
 
@@ -48,6 +52,7 @@ def predict_memory(
     memory: MemoryOption = "",
     free: FreeOption = "",
     transformers: TransformersOption = "",
+    symbols: SymbolsOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a workload takes, term by term, where the numbers come from, and whether it fits a GPU.
@@ -62,6 +67,9 @@ def predict_memory(
     count = sequences(batch or DEFAULT_BATCH)
     length, pieces = tokens(context or DEFAULT_CONTEXT, "context"), _chunk(chunk)
     predictors = _predictors(model, variant, gpu, memory, free, transformers)
+    asked = dict.fromkeys((asked_phase, "prefill" if gpu else asked_phase))  # advice on a decode is about its prefill
+    if not symbols and _derived_now(predictors(pieces), [(one, count, length) for one in asked]):
+        predictors = _predictors(model, variant, gpu, memory, free, transformers)
     found = predictors(pieces).predict(asked_phase, count, length)
     lines = list(advice(predictors, found, pieces))
     if as_json:
@@ -96,6 +104,36 @@ def _predictors(model: str, variant: str, gpu: str, memory: str, free: str, tran
         return library.predictor(model, variant, card, outside, transformers, chunk)
 
     return predictor
+
+
+def _derived_now(predictor: "Predictor", asked: "Sequence[tuple[Phase, int, int]]") -> bool:
+    """Derives the programs that questions are in want of, where PyTorch's CUDA build is there; whether it made any."""
+    missing = [(phase, *found) for phase, *shape in asked if (found := predictor.underived(phase, *shape)) is not None]
+    if not missing:
+        return False
+    from vram_ledger.analysis.derivation.derived_files import derived_path, variant_of, write_derived
+    from vram_ledger.analysis.derivation.replays import NotReplayed
+    from vram_ledger.analysis.derivation.solved import NotDerived
+    from vram_ledger.commands.derive import derived_of
+    from vram_ledger.harness.emulation.wheel import NoEmulation, find_wheel
+
+    try:
+        find_wheel()
+    except NoEmulation as error:
+        typer.echo(f"note: no program of it is derived yet, and none can be here ({error})", err=True)
+        return False
+    made = False
+    for phase, configuration, card in missing:
+        what = f"{configuration.model} {variant_of(configuration)} {phase}"
+        typer.echo(f"{what}: deriving its program on an emulated {card}, once: minutes (not with SYMBOLS=1)", err=True)
+        try:
+            derived = derived_of(predictor.config, configuration, phase, card)
+        except (NotDerived, NotReplayed) as error:
+            typer.echo(f"note: {what} can't be derived: {error}", err=True)
+        else:
+            write_derived(derived, derived_path(RUNS, derived))
+            made = True
+    return made
 
 
 def _print(found: "Prediction", defaults: dict[str, bool], class_note: str | None) -> None:
@@ -162,6 +200,7 @@ def show_capacity(
     memory: MemoryOption = "",
     free: FreeOption = "",
     transformers: TransformersOption = "",
+    symbols: SymbolsOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Print what fits a GPU: the longest context for each batch, and the largest batch for each context.
@@ -175,6 +214,8 @@ def show_capacity(
     if not gpu:
         raise InputError("capacity is that of a card: name the GPU (GPU=h200, --gpu h200)")
     predictor = _predictors(model, variant, gpu, memory, free, transformers)(_chunk(chunk))
+    if not symbols and _derived_now(predictor, [(phase, 1, int(DEFAULT_CONTEXT)) for phase in PHASES]):
+        predictor = _predictors(model, variant, gpu, memory, free, transformers)(_chunk(chunk))
     assert predictor.card is not None
     found = [frontier(predictor, phase) for phase in PHASES]
     fits = any(row.possible for f in found for row in f.contexts)
