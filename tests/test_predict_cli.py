@@ -1,5 +1,7 @@
 """The commands predict, capacity and held-out, as people run them."""
 
+import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,10 +12,16 @@ import pytest
 
 from tests.conftest import CONFIGS, ROOT
 from tests.invoked import Result, invoke
+from vram_ledger.analysis.derivation.derived import Derived, derived_key
+from vram_ledger.analysis.derivation.derived_files import named_formula
+from vram_ledger.analysis.derivation.solved import NotDerived
+from vram_ledger.harness.emulation.wheel import NoEmulation
+from vram_ledger.harness.records import Configuration, Phase
 
 
-def run(*arguments: object) -> Result:
-    return invoke(*arguments)
+def run(command: str, *arguments: object) -> Result:
+    """A command; of what is not derived yet nothing is."""
+    return invoke(command, *arguments, *(["--symbols"] if command in ("predict", "capacity") else []))
 
 
 def test_prefill_that_does_not_fit_says_which_request_fails_and_in_which_chunks_it_fits() -> None:
@@ -328,3 +336,71 @@ def test_memory_is_read_as_people_write_it(amount: str) -> None:
 def test_capacity_of_which_nothing_is_sure_says_so() -> None:
     done = run("capacity", "--gpu", "h200", "--memory", "51.5GiB")
     assert (4, "exit 4: nothing is sure to fit") == (done.exit_code, done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A config that no program is stored of, asked about in an empty folder."""
+    (tmp_path / "own").mkdir()
+    path = changed(tmp_path / "own", text_intermediate_size=4096)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vram_ledger.commands.predict.RUNS", tmp_path / "runs")
+    monkeypatch.setattr("vram_ledger.analysis.predicting.library.RUNS", tmp_path / "runs")
+    return path
+
+
+def stood_in(path: Path, configuration: Configuration, phase: Phase, card: str) -> Derived:
+    """A stored program by another name, as if it had been derived of a config."""
+    found = named_formula(f"qwen3.5-27b default {phase} 5.24.0 emulated-{card}", "FILE")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    environment = dataclasses.replace(found.environment, config_sha256=digest)
+    key = derived_key(environment, configuration, phase, found.kernels)
+    return dataclasses.replace(found, configuration=configuration, environment=environment, key=key)
+
+
+def test_config_that_is_not_derived_yet_is_derived_once_and_said_to_be(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def derived_of(path: Path, configuration: Configuration, phase: Phase, card: str) -> Derived:
+        asked.append((phase, card))
+        return stood_in(path, configuration, phase, card)
+
+    monkeypatch.setattr("vram_ledger.commands.derive.derived_of", derived_of)
+    first, second = (invoke("predict", "--model", own, "--gpu", "rtx-4090") for _ in range(2))
+    assert [("prefill", "a100-80gb")] == asked
+    assert "deriving its program on an emulated a100-80gb, once" in first.stderr
+    assert ("", True) == (second.stderr, "derived from the program: " in second.stdout)
+    assert first.stdout == second.stdout
+
+
+def test_program_of_another_config_of_the_same_name_is_not_used(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vram_ledger.commands.derive.derived_of", stood_in)
+    assert "derived from the program: " in invoke("predict", "--model", own).stdout
+    changed(own.parent, text_intermediate_size=8192)
+    assert "formula only: " in run("predict", "--model", own).stdout
+
+
+def test_what_can_not_be_derived_is_answered_in_symbols_and_says_why(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*given: object) -> Derived:
+        raise NotDerived("its loops have no end")
+
+    monkeypatch.setattr("vram_ledger.commands.derive.derived_of", refused)
+    done = invoke("predict", "--model", own)
+    assert (0, True) == (done.exit_code, "formula only: " in done.stdout)
+    assert "can't be derived: its loops have no end" in done.stderr
+
+
+def test_without_a_cuda_build_of_pytorch_it_is_answered_in_symbols_and_said(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise NoEmulation("there is no PyTorch")
+
+    monkeypatch.setattr("vram_ledger.harness.emulation.wheel.find_wheel", missing)
+    done = invoke("predict", "--model", own)
+    assert "formula only: " in done.stdout
+    assert "no program of it is derived yet, and none can be here (there is no PyTorch)" in done.stderr
