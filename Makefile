@@ -8,7 +8,8 @@
 #   calibrate    calibrations and tables of results: FILE= or RESULTS=
 #   profile      add the card that is there to configs/gpus.toml: LABEL=
 #   predict      what a workload takes, and whether it fits: GPU= MODEL= CONTEXT= BATCH= PHASE= CHUNK= MEMORY= FREE=
-#   capacity     the longest contexts and largest batches that fit: GPU= MODEL= CHUNK= MEMORY= FREE=
+#                ALLOCATOR= SYMBOLS=1
+#   capacity     the longest contexts and largest batches that fit: GPU= MODEL= CHUNK= MEMORY= FREE= ALLOCATOR=
 #   validate     hold an estimator against results: ESTIMATOR= TOLERANCE= BASE= FILE= MARKDOWN=
 #   scoreboard   every estimator on the same points: FILE= RESULTS=
 #   claims       the FitMyGPU page on the 27B, claim by claim: RESULTS=

@@ -80,6 +80,19 @@ def test_answer_stands_where_nothing_is_known_of_chunks() -> None:
     assert "Whether a prefill in chunks fits is not known: " in done.output
 
 
+def test_expandable_segments_hold_what_the_default_does_not() -> None:
+    asked = ("predict", "--gpu", "a100-80gb", "--context", 111_000, "--free", "409MiB")
+    assert (1, 0) == (run(*asked).exit_code, run(*asked, "--allocator", "expandable_segments:True").exit_code)
+
+
+@pytest.mark.parametrize(
+    "settings", ["garbage_collection_threshold:0.8", "max_split_size_mb:128", "backend:cudaMallocAsync"]
+)
+def test_settings_of_the_allocator_that_are_not_modelled_are_refused_by_name(settings: str) -> None:
+    done = run("predict", "--gpu", "a100-80gb", "--allocator", settings)
+    assert (2, True) == (done.exit_code, f"allocator setting {settings!r}" in done.stderr)
+
+
 def test_decode_names_the_prefill_before_it() -> None:
     done = run("predict", "--gpu", "h200", "--phase", "decode", "--context", 262_144, "--batch", 4)
     assert "The prefill that it follows, in a single shot: " in done.output

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 
+from vram_ledger.analysis.allocation.rules import AllocatorError
+from vram_ledger.analysis.allocation.settings import Rules, rules_set
 from vram_ledger.analysis.derivation.derived_files import (
     MODEL_CLASSES,
     configuration_of,
@@ -60,13 +62,15 @@ class Library:
         outside_bytes: int | None = None,
         transformers: str = "",
         chunk: int = 0,
+        rules: Rules = "default",
     ) -> Predictor:
         """The predictor of a model: a name in ``configs/models``, a ``config.json``, or the folder of one.
 
         variant: see :func:`configuration_of`; "" is the class that the config names. outside: what to keep free
         beside the allocator, if not what was measured or assumed. transformers: the version to which all that is
         used must belong, "" for the newest. chunk: tokens of a prefill's chunks, 0 for a single shot or what the
-        variant says. :class:`ConfigError` for a vision tower that is not in the config.
+        variant says. rules: those by which the allocator is to go. :class:`ConfigError` for a vision tower that is
+        not in the config.
         """
         path = config_of(model)
         config = read_config(path)
@@ -78,11 +82,15 @@ class Library:
             )
         configuration = dataclasses.replace(configuration, model=known_as(path, shapes, configuration.model_class))
         label = card.label if card else ""
-        on_card = [r for r in self._on_card(configuration, label) if transformers in ("", r.environment.transformers)]
+        on_card = [
+            results
+            for results in self._on_card(configuration, label)
+            if transformers in ("", results.environment.transformers) and _goes_by(results, rules)
+        ]
         measured_there = [r for r in on_card if kind_of(r.environment) is MEASURED]
         wanted = [(asked_configuration(configuration, phase, tokens), phase) for phase, tokens in QUESTIONS]
         sources = {
-            (c, phase): tuple(self._sources(c, phase, path, label, shapes, on_card, transformers))
+            (c, phase): tuple(self._sources(c, phase, path, card, shapes, on_card, transformers, rules))
             for c, phase in dict.fromkeys(wanted)
         }
         # What a card was seen to hold says nothing of another memory, or of another share kept free.
@@ -112,11 +120,13 @@ class Library:
         configuration: Configuration,
         phase: Phase,
         config: Path,
-        label: str,
+        card: Card | None,
         shapes: Shapes,
         on_card: list[ResultsFile],
         transformers: str,
+        rules: Rules,
     ) -> Iterator[Source]:
+        label = card.label if card else ""
         for kind in (MEASURED, EMULATED):
             for results in on_card:
                 if kind_of(results.environment) is kind:
@@ -125,7 +135,7 @@ class Library:
         wanted = derived_on(capability, phase, configuration) if label else FLASH
         for program in self._programs(configuration, phase, wanted, config):
             if transformers in ("", program.derived.environment.transformers):
-                yield derived_source(program, self._device(program, label, workspace))
+                yield derived_source(program, self._device(program, card, workspace, rules))
         if transformers in ("", *symbols.TRANSFORMERS):
             yield symbols_source(shapes, capability, workspace.most_bytes)
 
@@ -159,13 +169,22 @@ class Library:
         return sorted(chosen, key=lambda p: version(p.derived.environment.transformers), reverse=True)
 
     @staticmethod
-    def _device(program: Program, label: str, workspace: Workspace) -> Device:
+    def _device(program: Program, card: Card | None, workspace: Workspace, rules: Rules) -> Device:
         """What of a card decides; without one, of that on which the program was derived."""
         environment = program.derived.environment
-        if not label:
-            multiprocessors, size = environment.gpu_multiprocessors or 0, program.derived.build.sizes[0]
-            return Device(multiprocessors=multiprocessors, workspace_bytes=size)
-        return Device(multiprocessors=multiprocessors_of(label, GPUS), workspace_bytes=workspace.most_bytes)
+        if card is None:
+            return Device(
+                multiprocessors=environment.gpu_multiprocessors or 0,
+                workspace_bytes=program.derived.build.sizes[0],
+                total_bytes=environment.gpu_total_bytes,
+                rules=rules,
+            )
+        return Device(
+            multiprocessors=multiprocessors_of(card.label, GPUS),
+            workspace_bytes=workspace.most_bytes,
+            total_bytes=card.most_bytes,
+            rules=rules,
+        )
 
     def _paths(self, *parts: str) -> list[Path]:
         return [path for folder in self.folders for path in sorted(folder.glob("/".join(parts)))]
@@ -174,6 +193,14 @@ class Library:
 def _program_of(configuration: Configuration) -> str:
     """The variant whose program has a configuration: that of a prefill has its calls in chunks of any size."""
     return variant_of(dataclasses.replace(configuration, prefill_chunk_tokens=0))
+
+
+def _goes_by(results: ResultsFile, rules: Rules) -> bool:
+    """Whether a card's allocator had the settings that are asked about."""
+    try:
+        return rules_set(results.environment.allocator_settings) == rules
+    except AllocatorError:
+        return False
 
 
 def _ran(results: ResultsFile, configuration: Configuration) -> dict[Workload, Measured]:

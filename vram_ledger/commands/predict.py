@@ -35,6 +35,9 @@ FreeOption = Annotated[
 ]
 VariantOption = Annotated[str, typer.Option(help='As for derive: "text", "default-static"; else the config\'s class.')]
 TransformersOption = Annotated[str, typer.Option(help="Use only what is known of this version; else the newest.")]
+AllocatorOption = Annotated[
+    str, typer.Option(help='The allocator\'s settings, as in PYTORCH_CUDA_ALLOC_CONF: "expandable_segments:True".')
+]
 SymbolsOption = Annotated[
     bool, typer.Option("--symbols", help="Where no program is derived yet, answer from that in symbols; derive none.")
 ]
@@ -52,6 +55,7 @@ def predict_memory(
     memory: MemoryOption = "",
     free: FreeOption = "",
     transformers: TransformersOption = "",
+    allocator: AllocatorOption = "",
     symbols: SymbolsOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -66,10 +70,10 @@ def predict_memory(
     asked_phase = phase_of(phase or DEFAULT_PHASE)
     count = sequences(batch or DEFAULT_BATCH)
     length, pieces = tokens(context or DEFAULT_CONTEXT, "context"), _chunk(chunk)
-    predictors = _predictors(model, variant, gpu, memory, free, transformers)
+    predictors = _predictors(model, variant, gpu, memory, free, transformers, allocator)
     asked = dict.fromkeys((asked_phase, "prefill" if gpu else asked_phase))  # advice on a decode is about its prefill
     if not symbols and _derived_now(predictors(pieces), [(one, count, length) for one in asked]):
-        predictors = _predictors(model, variant, gpu, memory, free, transformers)
+        predictors = _predictors(model, variant, gpu, memory, free, transformers, allocator)
     found = predictors(pieces).predict(asked_phase, count, length)
     lines = list(advice(predictors, found, pieces))
     if as_json:
@@ -88,8 +92,12 @@ def _chunk(given: str) -> int:
     return 0 if given.strip() == "0" else tokens(given, "chunk")
 
 
-def _predictors(model: str, variant: str, gpu: str, memory: str, free: str, transformers: str) -> "Predictors":
+def _predictors(
+    model: str, variant: str, gpu: str, memory: str, free: str, transformers: str, settings: str
+) -> "Predictors":
     """The predictor of the options, by the chunk of its prefill."""
+    from vram_ledger.analysis.allocation.rules import AllocatorError
+    from vram_ledger.analysis.allocation.settings import rules_set
     from vram_ledger.analysis.ground.cards import card_of, read_amount
     from vram_ledger.analysis.predicting.library import Library
 
@@ -98,10 +106,14 @@ def _predictors(model: str, variant: str, gpu: str, memory: str, free: str, tran
     card = card_of(gpu, GPUS, memory) if gpu else None
     outside = read_amount(free) if free else None
     library = Library.of()
+    try:
+        rules = rules_set(f"PYTORCH_CUDA_ALLOC_CONF={settings}") if settings else "default"
+    except AllocatorError as error:
+        raise InputError(str(error)) from error
 
     @functools.cache
     def predictor(chunk: int) -> "Predictor":
-        return library.predictor(model, variant, card, outside, transformers, chunk)
+        return library.predictor(model, variant, card, outside, transformers, chunk, rules)
 
     return predictor
 
@@ -200,6 +212,7 @@ def show_capacity(
     memory: MemoryOption = "",
     free: FreeOption = "",
     transformers: TransformersOption = "",
+    allocator: AllocatorOption = "",
     symbols: SymbolsOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -213,9 +226,9 @@ def show_capacity(
 
     if not gpu:
         raise InputError("capacity is that of a card: name the GPU (GPU=h200, --gpu h200)")
-    predictor = _predictors(model, variant, gpu, memory, free, transformers)(_chunk(chunk))
+    predictor = _predictors(model, variant, gpu, memory, free, transformers, allocator)(_chunk(chunk))
     if not symbols and _derived_now(predictor, [(phase, 1, int(DEFAULT_CONTEXT)) for phase in PHASES]):
-        predictor = _predictors(model, variant, gpu, memory, free, transformers)(_chunk(chunk))
+        predictor = _predictors(model, variant, gpu, memory, free, transformers, allocator)(_chunk(chunk))
     assert predictor.card is not None
     found = [frontier(predictor, phase) for phase in PHASES]
     fits = any(row.possible for f in found for row in f.contexts)
