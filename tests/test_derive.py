@@ -9,10 +9,11 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.replayed import HEADS, Answers, small, small_config
+from vram_ledger.analysis.allocation.rules import Usage
 from vram_ledger.analysis.derivation.derive import check_derivable, derive, without
 from vram_ledger.analysis.derivation.derived import OtherProgram, OutsideDomain, Regime
 from vram_ledger.analysis.derivation.derived_files import derived_path, phases_of, read_derived, to_json, write_derived
-from vram_ledger.analysis.derivation.forms import Call, random_shapes
+from vram_ledger.analysis.derivation.forms import Call, Shape, random_shapes
 from vram_ledger.analysis.derivation.groups import CONVOLUTION, INPUTS, KV_CACHE, LOGITS, OTHER, RECURRENT, WEIGHTS
 from vram_ledger.analysis.derivation.ledger import by_group, ledger_markdown
 from vram_ledger.analysis.derivation.moves import moves_text
@@ -134,15 +135,23 @@ def test_allocated_and_reserved_are_the_card_s_at_any_shape(formula: Formulas, a
     program = formula("text", phase)
     device = Device(multiprocessors=MULTIPROCESSORS, workspace_bytes=program.derived.build.sizes[0])
     for shape in random_shapes(30, 16, 65_536, 3):
-        workload = Workload(
-            configuration=small("text"), phase=phase, context_tokens=shape.context_tokens, batch=shape.batch
-        )
         ran = program.run(device, shape.batch, shape.context_tokens)
         assert isinstance(ran, Ran)
-        peak = answers.measured(workload).warm
-        assert (peak.requested_bytes, peak.allocated_bytes, peak.reserved_bytes) == tuple(
-            getattr(ran.peak, name) for name in ("requested_bytes", "allocated_bytes", "reserved_bytes")
-        )
+        assert ran.peak == usage_of(answers, "text", phase, shape)
+
+
+def usage_of(answers: Answers, variant: str, phase: Phase, shape: Shape) -> Usage:
+    """What the emulated card counts at a shape."""
+    peak = answers.measured(
+        Workload(configuration=small(variant), phase=phase, context_tokens=shape.context_tokens, batch=shape.batch)
+    ).warm
+    assert peak.allocated_bytes is not None
+    assert peak.reserved_bytes is not None
+    return Usage(
+        requested_bytes=peak.requested_bytes,
+        allocated_bytes=peak.allocated_bytes,
+        reserved_bytes=peak.reserved_bytes,
+    )
 
 
 @pytest.mark.parametrize(("batch", "context"), [(1025, 100), (1, 262_145), (0, 100), (1, 0)])
@@ -207,9 +216,21 @@ def test_one_byte_that_no_form_has_is_refused(answers: Answers) -> None:
         derive(Altered(answers, one_byte_more), small("text"), "decode", HEADS)
 
 
-def test_torch_reference_is_declared_replay_only(answers: Answers) -> None:
-    with pytest.raises(NotDerived, match="replay only"):
-        derive(answers, small("text-reference"), "prefill", HEADS)
+def test_the_torch_reference_is_derived_with_its_loop_over_chunks(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vram_ledger.analysis.derivation.derive.MOST_LOOPED_TOKENS", 1000)
+    program = Program(derive(answers, small("text-reference"), "prefill", HEADS))
+    assert any(regime.loops for regime in program.derived.regimes)
+    device = Device(multiprocessors=MULTIPROCESSORS, workspace_bytes=program.derived.build.sizes[0])
+    for shape in [
+        *random_shapes(12, 16, 1000, 3),
+        Shape(batch=2, context_tokens=640),
+        Shape(batch=1, context_tokens=64),
+    ]:
+        ran = program.run(device, shape.batch, shape.context_tokens)
+        assert isinstance(ran, Ran)
+        assert ran.peak == usage_of(answers, "text-reference", "prefill", shape)
 
 
 def test_a_variant_with_a_chunk_is_that_without() -> None:
