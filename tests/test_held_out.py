@@ -19,8 +19,9 @@ from vram_ledger.analysis.predicting.held_out import Held, held_out, held_out_ma
 from vram_ledger.analysis.predicting.library import Library
 from vram_ledger.errors import InputError
 from vram_ledger.harness.boundary import longest
-from vram_ledger.harness.lines import Line, to_line
+from vram_ledger.harness.lines import Line, read, to_line
 from vram_ledger.harness.records import Edge, Fits, OutOfMemory, Peak, Probe, ResultsFile, Workload
+from vram_ledger.home import BOUNDARY, RESULTS
 
 FOLDER = ROOT / "results" / f"emulated-{CARD}" / "derived"
 PROGRAM = Program(read_derived(next(FOLDER.glob(f"{BIG}.default.decode.*.json"))))
@@ -228,3 +229,16 @@ def test_file_that_is_no_boundary_s_is_refused_by_name(tmp_path: Path, left_out:
 def test_folder_without_files_of_a_boundary_is_refused(tmp_path: Path) -> None:
     done = invoke("held-out", "--results", tmp_path)
     assert (2, True) == (done.exit_code, "has no files of make boundary; name one (FILE=)" in done.stderr)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((RESULTS / BOUNDARY).rglob("*.jsonl")), ids=lambda p: f"{p.parent.name}-{p.name}"
+)
+def test_every_outcome_and_edge_on_file_is_foretold(path: Path) -> None:
+    results = read(path)
+    step = max(1, len(results.probes) // 60)
+    some = dataclasses.replace(results, probes=results.probes[::step])
+    rows = list(held_out(some, Library.of(RESULTS).programs(results)))
+    assert {p.workload.phase for p in some.probes} == {row.phase for row in rows}
+    assert {(0, 0, 0)} == {row.apart for row in rows}
+    assert [(row.fit + row.out_of_memory, row.edges) for row in rows] == [(row.right, row.edges_right) for row in rows]

@@ -239,6 +239,10 @@ def test_card_runs_the_program_that_was_derived_with_its_attention_kernel(
     assert wanted == derived_on(capability, phase, configuration_of(BIG, "text"))
 
 
+def test_decode_step_under_a_mask_is_cudnn_s_where_one_without_is_not() -> None:
+    assert ["8.0", "9.0"] == [derived_on("10.0", "decode", configuration_of(BIG, v)) for v in ("text", "text-static")]
+
+
 @pytest.mark.parametrize(
     ("gpu", "phase", "derived"),
     [("a100-80gb", "decode", "8.0"), ("l40s", "prefill", "8.0"), ("h100", "prefill", "9.0"), ("h200", "decode", "9.0"),

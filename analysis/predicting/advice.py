@@ -91,7 +91,8 @@ def _smaller_chunks(predictors: Predictors, batch: int, context: int, chunk: int
             return
     if last is not None:
         sure = "can fit" if last.verdict == DOES_NOT_FIT else "is sure to fit"
-        yield f"No chunk down to {CHUNKS[-1]:,} {sure}: {span(last)} in the smallest."
+        needed = f"{sizes_text(last.requested_bytes)} are asked for" if last.verdict == DOES_NOT_FIT else span(last)
+        yield f"No chunk down to {CHUNKS[-1]:,} {sure}: {needed} in the smallest."
 
 
 def span(found: Prediction) -> str:

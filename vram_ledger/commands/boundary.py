@@ -68,7 +68,7 @@ def find_boundary(
     if at is not None or shapes:
         if batch or most or guess or (at and (phase or shapes)):
             raise InputError("AT and SHAPES bring their own workloads; leave BATCH, MOST, GUESS and the other one out")
-        drawn = _listed(at, configuration) if at else _drawn(configuration, phases, shapes, seed)
+        drawn = _listed(at, configuration) if at else _drawn(configuration, phases, shapes, seed, limit)
         workloads = list(dict.fromkeys(drawn))
         return _settle(plan_for(plan, workloads, name), workloads, gpu, folder)
     furthest = tokens(most, "most") if most else limit
@@ -89,9 +89,11 @@ def _kind(workload: Workload) -> Workload:
     return dataclasses.replace(workload, context_tokens=1)
 
 
-def _drawn(configuration: Configuration, phases: Sequence[Phase], count: int, seed: int) -> Iterator[Workload]:
-    """Random workloads of each phase, of up to 64 sequences and as many tokens as anything runs."""
-    most = MOST_LOOPED_TOKENS if configuration.kernels == "torch" else MOST_CONTEXT_TOKENS
+def _drawn(
+    configuration: Configuration, phases: Sequence[Phase], count: int, seed: int, limit: int
+) -> Iterator[Workload]:
+    """Random workloads of each phase, of up to 64 sequences and as many tokens as the model and its kernels take."""
+    most = min(limit, MOST_LOOPED_TOKENS) if configuration.kernels == "torch" else limit
     for phase in phases:
         for shape in random_shapes(count, DRAWN_BATCH, most, seed):
             yield workload_of(configuration, phase, shape.context_tokens, shape.batch)
