@@ -69,7 +69,7 @@ def test_one_byte_at_one_point_is_drift_of_its_phase_alone(phase: str) -> None:
     verdicts = judged(with_first(EMULATED, phase, one_byte_more(first(EMULATED, phase))))
     expected = {p: ("DRIFT", 1) if p == phase else ("EQUIVALENT", 0) for p in ("prefill", "decode")}
     assert expected == {v.regime.phase: (v.decision, v.difference_bytes) for v in verdicts}
-    assert {"memory inside an op, which no replay sees"} == {v.cause for v in verdicts if v.difference_bytes}
+    assert {"memory that the program does not ask for"} == {v.cause for v in verdicts if v.difference_bytes}
 
 
 def test_one_byte_of_a_replay_is_said_to_be_the_program_s() -> None:

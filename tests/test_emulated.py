@@ -70,13 +70,13 @@ def test_memory_inside_an_op_is_found() -> None:
         return 24_576 * w.batch * 512 if w.phase == "prefill" and w.context_tokens == 8192 else 0
 
     failing = [v for v in derived_rows(emulated(change=grown(accumulator))) if not v.passes]
-    assert [("prefill", "memory inside an op, which no replay sees")] == [(v.regime.phase, v.cause) for v in failing]
+    assert [("prefill", "memory that the program does not ask for")] == [(v.regime.phase, v.cause) for v in failing]
     assert [24_576 * 512 * 8] == [v.difference_bytes for v in failing]
 
 
 def test_one_byte_held_beside_the_program_is_found() -> None:
     rows = derived_rows(emulated(change=grown(lambda w: w.phase == "decode", held=True)))
-    assert {("prefill", 0, ""), ("decode", 1, "memory held, which no replay sees")} == {
+    assert {("prefill", 0, ""), ("decode", 1, "memory held that the program does not keep")} == {
         (v.regime.phase, v.difference_bytes, v.cause) for v in rows
     }
 

@@ -32,6 +32,8 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from vram_ledger.errors import InputError
+
 MIB = 2**20
 MIN_BLOCK_BYTES = 512  # kMinBlockSize
 SMALL_BYTES = MIB  # kSmallSize: the largest block of the small pool, and the largest rest that a large one keeps
@@ -46,7 +48,7 @@ SegmentAction = Literal["segment_alloc", "segment_free", "segment_map", "segment
 COUNTERS = ("requested_bytes", "allocated_bytes", "reserved_bytes")
 
 
-class AllocatorError(ValueError):
+class AllocatorError(InputError):
     """A sequence, a recording or a machine that these rules can't follow; the message says where and why."""
 
 

@@ -2,8 +2,8 @@
 
 A fit can only say how a transient grew over the points that it saw; the derived formula says what it is, at each of
 them. On the fake device there is nothing between the two but the program, so the tolerance is 0. A card, real or
-emulated, has the libraries' workspace beside it, which is taken off; what is then left over is memory that an op takes
-inside, where no replay sees it, and its tolerance is 0 as well.
+emulated, has the libraries' workspace beside it, which is taken off; what is then left over is memory that an op of
+this card takes inside and that of the card it was derived on does not, and its tolerance is 0 as well.
 """
 
 from collections.abc import Iterable
@@ -124,7 +124,7 @@ def _difference(program: Program, w: Workload, m: Measured) -> tuple[int, Worklo
     workspace = workspace_bytes(m)
     peak, held = program.requested(*shape_of(w))
     pairs = [
-        (m.warm.requested_bytes - workspace - peak, w, peak, "memory inside an op, which no replay sees"),
-        (m.held_bytes - workspace - held, w, held, "memory held, which no replay sees"),
+        (m.warm.requested_bytes - workspace - peak, w, peak, "memory that the program does not ask for"),
+        (m.held_bytes - workspace - held, w, held, "memory held that the program does not keep"),
     ]
     return max(pairs, key=lambda pair: abs(pair[0]))

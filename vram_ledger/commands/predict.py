@@ -96,7 +96,6 @@ def _predictors(
     model: str, variant: str, gpu: str, memory: str, free: str, transformers: str, settings: str
 ) -> "Predictors":
     """The predictor of the options, by the chunk of its prefill."""
-    from vram_ledger.analysis.allocation.rules import AllocatorError
     from vram_ledger.analysis.allocation.settings import rules_set
     from vram_ledger.analysis.ground.cards import card_of, read_amount
     from vram_ledger.analysis.predicting.library import Library
@@ -106,10 +105,7 @@ def _predictors(
     card = card_of(gpu, GPUS, memory) if gpu else None
     outside = read_amount(free) if free else None
     library = Library.of()
-    try:
-        rules = rules_set(f"PYTORCH_CUDA_ALLOC_CONF={settings}") if settings else "default"
-    except AllocatorError as error:
-        raise InputError(str(error)) from error
+    rules = rules_set(f"PYTORCH_CUDA_ALLOC_CONF={settings}") if settings else "default"
 
     @functools.cache
     def predictor(chunk: int) -> "Predictor":
