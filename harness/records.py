@@ -5,6 +5,7 @@ are stored. Beside the project's errors only the standard library is imported, s
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -492,7 +493,10 @@ def decode(cls: Any, data: Any, where: str = "record") -> Any:
     if origin is tuple:
         if not isinstance(data, list):
             raise RecordError(f"{where}: expected a list, got {data!r}")
-        return tuple(decode(typing.get_args(cls)[0], item, f"{where}[{i}]") for i, item in enumerate(data))
+        each = typing.get_args(cls)[0]
+        if each in (int, str) and all(type(item) is each for item in data):
+            return tuple(data)
+        return tuple(decode(each, item, f"{where}[{i}]") for i, item in enumerate(data))
     if origin is dict:
         key_type, value_type = typing.get_args(cls)
         if not isinstance(data, dict):
@@ -525,10 +529,13 @@ def _decode_union(cls: Any, data: Any, where: str) -> Any:
     raise RecordError(f"{where}: unknown kind {kind!r}")
 
 
+_hints = functools.cache(typing.get_type_hints)
+
+
 def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise RecordError(f"{where}: expected an object, got {data!r}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     given = {k: v for k, v in data.items() if k != "kind"}
     fields = {f.name: f for f in dataclasses.fields(cls)}
     if missing := [n for n, f in fields.items() if n not in given and f.default is dataclasses.MISSING]:
