@@ -15,7 +15,6 @@ from tests.reported import frontiers, points, stored
 from tests.synthetic import CONFIG, CONFIGURATION, campaign, on_card
 from vram_ledger.analysis.predicting.capacity import Largest
 from vram_ledger.analysis.refereeing.campaign import read_campaign
-from vram_ledger.analysis.reporting.capacity import card_frontiers
 from vram_ledger.analysis.reporting.drawing import spread
 from vram_ledger.analysis.reporting.palette import COLOURS
 from vram_ledger.analysis.reporting.part import Part, chosen, ledger, parts_of
@@ -50,7 +49,7 @@ def part(folder: Path) -> Part:
 def test_two_thousand_measurements_take_less_than_ten_seconds_and_three_megabytes(tmp_path: Path) -> None:
     file = stored(tmp_path, campaign(points=points(contexts=50, batches=20)))
     start = time.process_time()
-    made = build([file], card_frontiers())
+    made = build([file])
     list(write(made, tmp_path))
     assert 10 > time.process_time() - start
     assert 3_000_000 > (tmp_path / "report.html").stat().st_size

@@ -66,8 +66,9 @@ def frontier(
     batches: Sequence[int] = BATCHES,
     contexts: Sequence[int] = CONTEXTS,
     most_context: int | None = None,
+    spread: int = SPREAD,
 ) -> Frontier:
-    """The frontier of a predictor with a card, up to the model's own limit."""
+    """The frontier of a predictor with a card, up to the model's own limit. spread: how many looks at all sizes."""
     assert predictor.card is not None, "a frontier is one of a card"
     chunk = predictor.configuration.prefill_chunk_tokens if phase == "prefill" else 0
 
@@ -85,12 +86,13 @@ def frontier(
         here, bound = functools.partial(fits, batch), functools.partial(requests, batch)
         if 1 < chunk <= most_context and here(chunk, False):
             return _in_chunks(predictor, batch, here, bound, most_context // chunk)
-        return _ends(batch, here, bound, most_context)
+        return _ends(batch, here, bound, most_context, spread)
 
     def largest(context: int) -> Largest:
-        return _ends(
-            context, lambda n, sure: fits(n, context, sure), lambda n, sure: requests(n, context, sure), MOST_BATCH
-        )
+        def here(batch: int, sure: bool) -> bool:
+            return fits(batch, context, sure)
+
+        return _ends(context, here, lambda batch, sure: requests(batch, context, sure), MOST_BATCH, spread)
 
     return Frontier(
         gpu=predictor.card.label,
@@ -102,10 +104,10 @@ def frontier(
     )
 
 
-def _ends(at: int, fits: Fits, requests: Fits, most: int) -> Largest:
+def _ends(at: int, fits: Fits, requests: Fits, most: int, spread: int) -> Largest:
     """Both ends of an axis."""
     ceilings = {sure: _last(functools.partial(lambda sure, n: requests(n, sure), sure), most) for sure in (True, False)}
-    certain = _surely(lambda n: fits(n, True), ceilings[True])
+    certain = _surely(lambda n: fits(n, True), ceilings[True], spread)
     possible = _end(lambda n: fits(n, False), ceilings[False], ceilings[False])
     return Largest(at=at, certain=certain, possible=max(certain, possible), most=most)
 
@@ -127,19 +129,19 @@ def _in_chunks(predictor: Predictor, batch: int, fits: Fits, requests: Fits, mos
     return Largest(at=batch, certain=ends[True], possible=max(ends.values()), most=most * unit)
 
 
-def _surely(holds: Callable[[int], bool], most: int) -> int:
+def _surely(holds: Callable[[int], bool], most: int, spread: int) -> int:
     """The last for which a thing holds, such that it holds of all below that are looked at."""
     end = _end(holds, most, most)
-    while (fails := next((n for n in _below(end) if not holds(n)), None)) is not None:
+    while (fails := next((n for n in _below(end, spread) if not holds(n)), None)) is not None:
         end = _end(holds, fails - 1, fails - 1)
     return end
 
 
-def _below(end: int) -> list[int]:
+def _below(end: int, spread: int) -> list[int]:
     """Numbers below an end, from the smallest: all of few; of many, the nearer the denser, and some of all sizes."""
     near = {end - 2**power for power in range(end.bit_length() - 1)}
-    spread = {int(end * (number * IRREGULAR % 1)) for number in range(1, SPREAD + 1)}
-    return sorted((near | spread) - {0, end})
+    wide = {int(end * (number * IRREGULAR % 1)) for number in range(1, spread + 1)}
+    return sorted((near | wide) - {0, end})
 
 
 def _end(holds: Callable[[int], bool], guess: int, most: int) -> int:

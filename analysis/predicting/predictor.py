@@ -14,7 +14,7 @@ from vram_ledger.analysis.ground.kinds import Word
 from vram_ledger.analysis.predicting.kernels import CARDS, derived_on
 from vram_ledger.analysis.predicting.prediction import FITS, Outside, Prediction, Seen, prediction
 from vram_ledger.analysis.predicting.program import MASK_TOKENS
-from vram_ledger.analysis.predicting.sources import DERIVED, SYMBOLS, Held, Outcome, Source
+from vram_ledger.analysis.predicting.sources import DERIVED, SYMBOLS, Held, Outcome, Source, word_of
 from vram_ledger.errors import InputError, NothingKnown
 from vram_ledger.harness.records import Configuration, Phase, Workload
 from vram_ledger.names import MOST_BATCH
@@ -124,7 +124,7 @@ class Predictor:
         """The kinds of number that the best source of a phase's verdicts is made from."""
         request = self._request(phase, 1, 1)
         source, _ = self._source(request)
-        return (source.answer(request).word,)
+        return (word_of(source.basis),)
 
     def _source(self, request: Request) -> tuple[Source, int]:
         """The best source that has an answer, and the requested bytes."""

@@ -26,6 +26,11 @@ HERE: dict[Word, Basis] = {"measured": "measured here", "emulated": "emulated he
 WORD_OF: dict[Basis, Word] = {"measured here": "measured", SYMBOLS: "replayed"}
 
 
+def word_of(basis: Basis) -> Word:
+    """The kind of number that an answer of this basis is made from."""
+    return WORD_OF.get(basis, "emulated")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What a workload takes at its peak. requested: with the libraries' workspace, which is stated again.
@@ -46,7 +51,7 @@ class Answer:
     @property
     def word(self) -> Word:
         """The kind of number that it is made from."""
-        return WORD_OF.get(self.basis, "emulated")
+        return word_of(self.basis)
 
 
 Outcome = Callable[[int | None], Ran | OutOfRoom]

@@ -4,6 +4,7 @@ It is no part of the program, so no replay has it, and it does not depend on the
 emulated it is what its check standard left allocated; else PyTorch's default goes by the card's compute capability.
 """
 
+import functools
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -57,5 +58,10 @@ def multiprocessors_of(label: str, gpus: Path) -> int:
 
 
 def _section(label: str, gpus: Path) -> dict[str, Any]:
-    found: dict[str, Any] = tomllib.loads(gpus.read_text(encoding="utf-8")).get(label, {})
+    found: dict[str, Any] = _cards(gpus, gpus.stat().st_mtime_ns).get(label, {})
     return found
+
+
+@functools.cache
+def _cards(gpus: Path, changed_ns: int) -> dict[str, Any]:
+    return tomllib.loads(gpus.read_text(encoding="utf-8"))

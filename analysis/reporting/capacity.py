@@ -42,7 +42,7 @@ def _frontiers_of(part: Part, library: Library, cards: Sequence[Card]) -> list[F
             with suppress(NothingKnown):
                 batches = BATCHES if card.label in CARDS else BATCHES[:1]
                 ready = library.predictor(part.config, variant, card, chunk=chunk)
-                found.append(frontier_of(ready, phase, batches, contexts=()))
+                found.append(frontier_of(ready, phase, batches, contexts=(), spread=0))
     return found
 
 
