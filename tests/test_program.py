@@ -16,11 +16,11 @@ from vram_ledger.analysis.predicting import program
 from vram_ledger.harness.events import STANDING, peak_event
 from vram_ledger.harness.records import Configuration, Workload
 
+OTHERS = {"static", "reference"}  # variants that the symbols do not have
 FORMULAS = [
     p
     for p in sorted((ROOT / "results").glob("*/derived/*.json"))
-    if not {"static", "reference"} & set(re.split(r"[.-]", p.name))
-    and read_derived(p).environment.transformers in program.TRANSFORMERS
+    if not OTHERS & set(re.split(r"[.-]", p.name)) and read_derived(p).environment.transformers in program.TRANSFORMERS
 ]
 SHAPES = {path.stem: read_shapes(path) for path in sorted((CONFIGS / "models").glob("*.json"))}
 
