@@ -246,7 +246,10 @@ def test_an_interrupted_search_is_gone_on_with_and_a_right_guess_takes_four_prob
         (("--memory", "3000GiB"), "MEMORY is at most 2,048 GiB: an emulated card has no more addresses"),
         (("--memory", "8GiB", "--emulate", ""), "MEMORY is what an emulated card is to have; say which with EMULATE"),
         (("--at", "missing.jsonl"), "missing.jsonl: No such file or directory"),
-        (("--at", "good.jsonl", "--batch", "2"), "AT lists its own workloads; leave PHASE, BATCH, MOST and GUESS out"),
+        (
+            ("--at", "good.jsonl", "--batch", "2"),
+            "AT and SHAPES bring their own workloads; leave BATCH, MOST, GUESS and the other one out",
+        ),
         (("--at", "empty.jsonl"), "empty.jsonl: there is no workload in it"),
     ],
 )

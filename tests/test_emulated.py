@@ -123,7 +123,9 @@ def test_formulas_of_every_card_are_looked_through() -> None:
 
 
 def test_a_full_card_leaves_terms_without_reference_and_passes() -> None:
-    verdicts = judged(emulated(replay("axes")))
+    own = replay("axes")  # an H200's, whose kernel takes less under the mask of a later chunk
+    whole = tuple(m for m in own.measurements if not m.workload.configuration.prefill_chunk_tokens)
+    verdicts = judged(emulated(dataclasses.replace(own, measurements=whole)))
     short = [v for v in verdicts if v.cause.startswith(TOO_FEW)]
     assert short
     assert {"NO_REFERENCE"} == {v.decision for v in short}

@@ -82,7 +82,10 @@ def test_answer_stands_where_nothing_is_known_of_chunks() -> None:
 
 def test_expandable_segments_hold_what_the_default_does_not() -> None:
     asked = ("predict", "--gpu", "a100-80gb", "--context", 111_000, "--free", "409MiB")
-    assert (1, 0) == (run(*asked).exit_code, run(*asked, "--allocator", "expandable_segments:True").exit_code)
+    one, other = run(*asked), run(*asked, "--allocator", "expandable_segments:True")
+    assert (1, 0) == (one.exit_code, other.exit_code)
+    assert "With ALLOCATOR=expandable_segments:True it fits: 81.92 GB (76.30 GiB)." in one.stdout
+    assert "With ALLOCATOR" not in other.stdout
 
 
 @pytest.mark.parametrize(

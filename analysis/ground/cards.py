@@ -1,5 +1,6 @@
 """How much memory a card has to give: ``configs/gpus.toml``, what a card reported when it was measured, or the user."""
 
+import functools
 import re
 import tomllib
 from dataclasses import dataclass
@@ -86,6 +87,11 @@ def sizes_text(least_bytes: int, most_bytes: int | None = None) -> str:
 
 
 def _sections(path: Path) -> dict[str, dict[str, Any]]:
+    return _sections_of(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _sections_of(path: Path, changed_ns: int) -> dict[str, dict[str, Any]]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
@@ -97,3 +103,14 @@ def read_amount(text: str) -> int:
     if not 0 < size <= MOST_BYTES:
         raise CardError(f"{text[:60]!r} is not an amount of memory such as 79.1GiB or 24564MiB")
     return size
+
+
+def section_of(label: str, gpus: Path) -> dict[str, Any]:
+    """What ``gpus.toml`` says of a label; nothing of one that it does not have."""
+    return _sections(gpus).get(label, {})
+
+
+def multiprocessors_of(label: str, gpus: Path) -> int | None:
+    """The number of multiprocessors of the card of a label of ``gpus.toml``; ``None`` if it is not said."""
+    found: int | None = section_of(label, gpus).get("multiprocessors")
+    return found

@@ -13,8 +13,10 @@ from vram_ledger.analysis.derivation.program import Program, shape_of
 from vram_ledger.analysis.evidence.lines import workspace_bytes
 from vram_ledger.analysis.evidence.verdict import Verdict, point, size
 from vram_ledger.analysis.formula.terms import phase_regime
+from vram_ledger.analysis.ground.cards import multiprocessors_of
 from vram_ledger.analysis.ground.kinds import REPLAYED, kind_of
 from vram_ledger.harness.records import Configuration, Environment, Measured, Phase, Workload
+from vram_ledger.home import GPUS
 
 TERM = "peak and held (every point, derived)"
 OWN_TERM = "peak in another attention kernel"
@@ -39,7 +41,7 @@ def judge_derived(
         own = {w: m for w, m in points.items() if _in_its_own_kernel(m, program)}
         met = {w: m for w, m in points.items() if w not in own}
         if met:
-            verdicts.append(_every_point(configuration, phase, met, program, kind_of(environment) is REPLAYED))
+            verdicts.append(_every_point(configuration, environment, met, program))
         if own:
             verdicts.append(_own_kernel(configuration, phase, own, program))
     return verdicts
@@ -94,17 +96,19 @@ def _same(program: Program, workload: Workload, environment: Environment, measur
 
 
 def _every_point(
-    configuration: Configuration, phase: Phase, points: dict[Workload, Measured], program: Program, replayed: bool
+    configuration: Configuration, environment: Environment, points: dict[Workload, Measured], program: Program
 ) -> Verdict:
     """The largest difference, at the peak or in what is held after it."""
+    count = environment.gpu_multiprocessors or multiprocessors_of(environment.card, GPUS)
     worst, workload, expected, where = max(
-        (_difference(program, w, m) for w, m in points.items()), key=lambda d: (abs(d[0]), size(d[1]))
+        (_difference(program, w, m, count) for w, m in points.items()), key=lambda d: (abs(d[0]), size(d[1]))
     )
+    replayed = kind_of(environment) is REPLAYED
     cause = "the program no longer allocates what it was derived from" if replayed else where
     return Verdict(
         configuration=configuration,
         term=TERM,
-        regime=phase_regime(phase),
+        regime=phase_regime(program.derived.phase),
         unit="B",
         decision="DRIFT" if worst else "EQUIVALENT",
         n=len(points),
@@ -119,10 +123,12 @@ def _every_point(
     )
 
 
-def _difference(program: Program, w: Workload, m: Measured) -> tuple[int, Workload, int, str]:
+def _difference(
+    program: Program, w: Workload, m: Measured, multiprocessors: int | None
+) -> tuple[int, Workload, int, str]:
     """The larger of the two differences, what was expected there, and what it is if not of the program."""
     workspace = workspace_bytes(m)
-    peak, held = program.requested(*shape_of(w))
+    peak, held = program.requested(*shape_of(w), multiprocessors)
     pairs = [
         (m.warm.requested_bytes - workspace - peak, w, peak, "memory that the program does not ask for"),
         (m.held_bytes - workspace - held, w, held, "memory held that the program does not keep"),

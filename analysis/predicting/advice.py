@@ -1,7 +1,9 @@
 """What else to know beside one answer: the chunk in which a prefill fits, and what to do where nothing does."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
+from vram_ledger.analysis.allocation.settings import Rules
 from vram_ledger.analysis.derivation.program import OutOfRoom
 from vram_ledger.analysis.formula.shapes import vision_parameters
 from vram_ledger.analysis.formula.terms import element_bytes
@@ -14,7 +16,11 @@ from vram_ledger.home import GPUS
 CHUNKS = (8192, 4096, 2048, 1024, 512)  # tried from the largest where a single shot does not fit
 NAMED_CARDS = 4
 
-Predictors = Callable[[int], Predictor]
+
+class Predictors(Protocol):
+    """The predictor of a question, by the chunk of its prefill; with the allocator's rules as asked, or others."""
+
+    def __call__(self, chunk: int, rules: Rules | None = None) -> Predictor: ...
 
 
 def advice(predictors: Predictors, found: Prediction, chunk: int) -> Iterator[str]:
@@ -25,6 +31,10 @@ def advice(predictors: Predictors, found: Prediction, chunk: int) -> Iterator[st
         yield why
         return
     batch, context = found.workload.batch, found.workload.context_tokens
+    if found.failed is not None and predictors(chunk).rules == "default":
+        other = predictors(chunk, "expandable_segments").predict(found.workload.phase, batch, context)
+        if other.verdict == FITS:
+            yield f"With ALLOCATOR=expandable_segments:True it fits: {span(other)}."
     before = found
     if found.workload.phase == "decode":
         try:

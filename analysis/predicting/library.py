@@ -21,7 +21,7 @@ from vram_ledger.analysis.derivation.program import Device, Program
 from vram_ledger.analysis.evidence.lines import counting, measured
 from vram_ledger.analysis.formula.config import ConfigError, read_config
 from vram_ledger.analysis.formula.shapes import Shapes
-from vram_ledger.analysis.ground.cards import GIVEN, Card
+from vram_ledger.analysis.ground.cards import GIVEN, Card, multiprocessors_of
 from vram_ledger.analysis.ground.kinds import EMULATED, MEASURED, kind_of
 from vram_ledger.analysis.judging.drift import configurations
 from vram_ledger.analysis.predicting import program as symbols
@@ -30,7 +30,7 @@ from vram_ledger.analysis.predicting.kernels import FLASH, derived_on
 from vram_ledger.analysis.predicting.prediction import DOES_NOT_FIT, FITS, Outside, Seen
 from vram_ledger.analysis.predicting.predictor import Predictor, asked_configuration
 from vram_ledger.analysis.predicting.sources import Source, counted_source, derived_source, symbols_source
-from vram_ledger.analysis.predicting.workspace import Workspace, capability_of, multiprocessors_of, workspace_of
+from vram_ledger.analysis.predicting.workspace import Workspace, capability_of, workspace_of
 from vram_ledger.harness.lines import read
 from vram_ledger.harness.records import Configuration, Measured, OutOfMemory, Phase, ResultsFile, Workload
 from vram_ledger.home import GPUS, MODELS, RESULTS, RUNS
@@ -103,6 +103,7 @@ class Library:
             most_context_tokens=config.most_context_tokens or MOST_CONTEXT_TOKENS,
             configuration=configuration,
             capability=capability_of(label, GPUS) if label else FLASH,
+            rules=rules,
             card=_reported(card, measured_there),
             sources=sources,
             outside=_outside(measured_there, outside_bytes),
@@ -180,7 +181,7 @@ class Library:
                 rules=rules,
             )
         return Device(
-            multiprocessors=multiprocessors_of(card.label, GPUS),
+            multiprocessors=multiprocessors_of(card.label, GPUS) or 0,
             workspace_bytes=workspace.most_bytes,
             total_bytes=card.most_bytes,
             rules=rules,

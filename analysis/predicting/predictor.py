@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vram_ledger.analysis.allocation.settings import Rules
 from vram_ledger.analysis.derivation.derived_files import variant_of
 from vram_ledger.analysis.estimating.breakdown import Request
 from vram_ledger.analysis.formula.shapes import Shapes, resident_bytes
@@ -25,7 +26,8 @@ class Predictor:
     """One model in one configuration on one card, or on none in particular.
 
     model, transformers: as they were asked for. most_context_tokens: the model's own limit. capability: of the card
-    whose attention kernel is meant. sources: best first, for every configuration and phase that a question can come to.
+    whose attention kernel is meant. rules: of the allocator. sources: best first, for every configuration and phase
+    that a question can come to.
     """
 
     model: str
@@ -35,6 +37,7 @@ class Predictor:
     most_context_tokens: int
     configuration: Configuration
     capability: str
+    rules: Rules
     card: Card | None
     sources: dict[tuple[Configuration, Phase], tuple[Source, ...]]
     outside: Outside

@@ -4,13 +4,11 @@ It is no part of the program, so no replay has it, and it does not depend on the
 emulated it is what its check standard left allocated; else PyTorch's default goes by the card's compute capability.
 """
 
-import functools
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from vram_ledger.analysis.ground.cards import section_of
 from vram_ledger.analysis.ground.kinds import kind_of
 from vram_ledger.harness.records import ResultsFile
 
@@ -49,19 +47,4 @@ def workspace_of(label: str, on_card: Iterable[ResultsFile], gpus: Path) -> Work
 
 def capability_of(label: str, gpus: Path) -> str:
     """The compute capability of the card of a label of ``gpus.toml``, "" for any card."""
-    return str(_section(label, gpus).get("capability", ""))
-
-
-def multiprocessors_of(label: str, gpus: Path) -> int:
-    """The number of multiprocessors of the card of a label of ``gpus.toml``."""
-    return int(_section(label, gpus)["multiprocessors"])
-
-
-def _section(label: str, gpus: Path) -> dict[str, Any]:
-    found: dict[str, Any] = _cards(gpus, gpus.stat().st_mtime_ns).get(label, {})
-    return found
-
-
-@functools.cache
-def _cards(gpus: Path, changed_ns: int) -> dict[str, Any]:
-    return tomllib.loads(gpus.read_text(encoding="utf-8"))
+    return str(section_of(label, gpus).get("capability", ""))

@@ -17,6 +17,7 @@ from vram_ledger.names import sequences, tokens
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from vram_ledger.analysis.allocation.settings import Rules
     from vram_ledger.analysis.predicting.advice import Predictors
     from vram_ledger.analysis.predicting.capacity import Frontier
     from vram_ledger.analysis.predicting.prediction import Prediction
@@ -105,11 +106,11 @@ def _predictors(
     card = card_of(gpu, GPUS, memory) if gpu else None
     outside = read_amount(free) if free else None
     library = Library.of()
-    rules = rules_set(f"PYTORCH_CUDA_ALLOC_CONF={settings}") if settings else "default"
+    given = rules_set(f"PYTORCH_CUDA_ALLOC_CONF={settings}") if settings else "default"
 
     @functools.cache
-    def predictor(chunk: int) -> "Predictor":
-        return library.predictor(model, variant, card, outside, transformers, chunk, rules)
+    def predictor(chunk: int, rules: "Rules | None" = None) -> "Predictor":
+        return library.predictor(model, variant, card, outside, transformers, chunk, rules or given)
 
     return predictor
 
