@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from vram_ledger.analysis.allocation.settings import Rules
+from vram_ledger.analysis.derivation.derived import OutsideDomain
 from vram_ledger.analysis.derivation.derived_files import variant_of
 from vram_ledger.analysis.estimating.breakdown import Request
 from vram_ledger.analysis.formula.shapes import Shapes, resident_bytes
@@ -69,14 +71,16 @@ class Predictor:
         request = self._request(phase, batch, context_tokens)
         if (seen := self.seen.get(request.workload)) is not None:
             return seen.fit == FITS
+        for source in self.sources[request.workload.configuration, phase]:
+            if (held := source.held(request)) is not None:
+                with suppress(OutsideDomain):
+                    done, calls = held(self._room(sure))
+                    return done == calls
         source, requested = self._source(request)
-        if requested > self._room(sure):
-            return False
-        if (held := source.held(request) or self._held(request)) is not None:
-            done, calls = held(self._room(sure))
-            return done == calls
-        reserved = source.answer(request).reserved_bytes
-        return not sure or (reserved is not None and reserved <= self._room(sure))
+        if sure:
+            reserved = source.answer(request).reserved_bytes
+            return reserved is not None and reserved <= self._room(sure)
+        return requested <= self._room(sure)
 
     def calls_that_fit(self, batch: int, sure: bool) -> int | None:
         """Of the longest prefill in chunks, the calls that a card has the memory for; ``None`` if not known."""
