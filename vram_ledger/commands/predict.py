@@ -194,7 +194,8 @@ def _rows(found: "Prediction") -> "Iterator[tuple[str, int, int, str]]":
     if found.allocated_bytes is not None:
         yield "allocated", found.allocated_bytes, found.allocated_bytes, "torch.cuda.max_memory_allocated()"
     if found.reserved_bytes is not None:
-        retries = f", the cache given back {found.retries} times" if found.retries else ""
+        times = "once" if found.retries == 1 else f"{found.retries} times"
+        retries = f", the cache given back {times}" if found.retries else ""
         yield "reserved", found.reserved_bytes, found.reserved_bytes, f"torch.cuda.max_memory_reserved(){retries}"
         outside = found.outside
         yield outside.name, outside.least_bytes, outside.most_bytes, outside.source
