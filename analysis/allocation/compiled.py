@@ -11,7 +11,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from vram_ledger.analysis.allocation.rules import MIN_BLOCK_BYTES, SMALL_BYTES, CachingAllocator, segment_bytes
+from vram_ledger.analysis.allocation.rules import SMALL_BYTES, CachingAllocator, block_bytes, segment_bytes
 
 Ints = NDArray[np.int64]
 WITHOUT_END = 2**62
@@ -19,7 +19,7 @@ NONE = -1
 # Rows of what is known of a block: where it lies, its neighbours in its segment, the segment's bytes, its pool if free.
 ADDRESS, SIZE, BEFORE, AFTER, WHOLE, POOL = range(6)
 # Places of the counters.
-RESERVED, PEAK, TOP, UNUSED, REQUESTS, CAPACITY = range(6)
+RESERVED, TOP, UNUSED, REQUESTS, CAPACITY = range(5)
 
 
 def _compiled(function: Any) -> Any:
@@ -30,7 +30,7 @@ def _compiled(function: Any) -> Any:
         return numba.njit(function)
 
 
-_segment_bytes = _compiled(segment_bytes)
+_block_bytes, _segment_bytes = _compiled(block_bytes), _compiled(segment_bytes)
 
 
 @_compiled
@@ -104,7 +104,6 @@ def _from_driver(blocks: Any, pools: Any, counts: Any, unused: Any, state: Any, 
     blocks[:, block] = (state[TOP], asked, NONE, NONE, asked, NONE)
     state[TOP] += asked
     state[RESERVED] += asked
-    state[PEAK] = max(state[PEAK], state[RESERVED])
     return block
 
 
@@ -143,7 +142,7 @@ def _run(steps: Any, sizes: Any, blocks: Any, pools: Any, counts: Any, unused: A
             requests[number, 0] = NONE
             if asked <= 0:
                 continue
-            size = -(-asked // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES
+            size = _block_bytes(asked)
             kind = 0 if size <= SMALL_BYTES else 1
             at = _place(blocks, pools[kind], counts[kind], size, 0)
             if at < counts[kind]:
@@ -214,7 +213,7 @@ class _State:
         self.unused = np.arange(most - 1, -1, -1, dtype=np.int64)
         self.requests = np.full((most_requests + 1, 2), NONE, dtype=np.int64)
         capacity = WITHOUT_END if capacity_bytes is None else capacity_bytes
-        self.state = np.array([reserved, reserved, top, most - len(free), 0, capacity], dtype=np.int64)
+        self.state = np.array([reserved, top, most - len(free), 0, capacity], dtype=np.int64)
         for block, (at, size, kind, whole) in enumerate(free):
             self.blocks[:, block] = (at, size, NONE, NONE, size if whole else 0, kind)
             self.pools[kind, self.counts[kind]] = block

@@ -250,7 +250,7 @@ class CachingAllocator:
         most_requested, most_allocated, _ = self._peak
         begun, largest_rest, plain = self.steps, self.largest_rest_bytes, self.plain
         failed: int | None = None
-        blocks = [-(-size // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES for size in sizes]
+        blocks = [block_bytes(size) for size in sizes]
         keys = [size << ADDRESS_BITS for size in blocks]
         add_request = requests.append
         try:

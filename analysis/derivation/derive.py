@@ -107,12 +107,7 @@ class Runs:
         if (call, shape) not in self._calls:
             log, loops = self.whole(shape)
             if call in ("first", "later"):
-                start, end = log.marks[f"call {shape.call}"], log.marks.get(f"call {shape.call + 1}", log.events)
-                log = call_log(log, shape.call)
-                shift = log.marks["start"] - start
-                loops = tuple(
-                    dataclasses.replace(loop, start=loop.start + shift) for loop in loops if start <= loop.start < end
-                )
+                log = call_log(log, shape.call)  # of fla's kernels, which have no loops (forms.calls_of)
             places = [(loop.start, loop.length) for loop in loops]
             self._calls[call, shape] = Called(log=log, loops=loops, kind=signature(log) + repr(places))
         return self._calls[call, shape]

@@ -13,19 +13,12 @@ from vram_ledger.harness.splits import UNSOLVED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Line(Origin):
     """Tensors of one origin alive at one point: one line of its ledger.
 
-    module: with "*" for the number of the layer. shape: of one tensor, in B, L, T and E. coefficients: bytes of all
-    ``count`` tensors together, a number a column of the regime.
+    shape: of one tensor. coefficients: bytes of all ``count`` tensors together, a number a column of the regime.
     """
 
-    group: str
-    module: str
-    op: str
-    source: str
-    dtype: str
-    shape: str
     count: int
     coefficients: tuple[int, ...]
 

@@ -191,9 +191,8 @@ def with_accumulators(log: EventLog) -> list[Entry]:
         entries[a.born] = index, True
         if a.died is not None:
             entries[a.died] = index, False
-    calls = [a.born for a in log.allocations if a.op == SPLITTING and len(a.shape) == 4]
     more, number, done = [], len(log.allocations), 0
-    for born in calls:
+    for born in _splitting(log):
         pair = number, number + 1
         more += entries[done : born + 2] + [(n, True) for n in pair]
         more += entries[born + 2 : born + 4] + [(n, False) for n in pair]
@@ -201,16 +200,20 @@ def with_accumulators(log: EventLog) -> list[Entry]:
     return more + entries[done:]
 
 
+def _splitting(log: EventLog) -> list[int]:
+    """The event of every call of flash attention that makes its output."""
+    return [a.born for a in log.allocations if a.op == SPLITTING and len(a.shape) == 4]
+
+
 def regime_of(solved: Solved, tables: Tables) -> Regime:
     """The regime's program; ``tables`` collects the origins of all regimes."""
-    log, entries = solved.log, with_accumulators(solved.log)
+    log, entries, calls = solved.log, with_accumulators(solved.log), _splitting(solved.log)
     requests = [
         (tables.origins.setdefault(_origin_of(solved, index), len(tables.origins)), *solved.sizes[index].tolist())
         for index in range(len(log.allocations))
     ]
-    for a in log.allocations:
-        if a.op == SPLITTING and len(a.shape) == 4:
-            requests += _accumulators(log, requests, a.born, tables)
+    for born in calls:
+        requests += _accumulators(log, requests, born, tables)
     numbers: dict[tuple[int, ...], int] = {}
     births = {e: numbers.setdefault(requests[index], len(numbers)) for e, (index, born) in enumerate(entries) if born}
     at = {index: e for e, (index, born) in enumerate(entries) if born}
@@ -219,7 +222,6 @@ def regime_of(solved: Solved, tables: Tables) -> Regime:
     if solved.call != "later":  # the harness gives back what is cached once inputs and cache are there
         tokens.insert(prepared, RELEASE)
         prepared += 1
-    calls = [a.born for a in log.allocations if a.op == SPLITTING and len(a.shape) == 4]
     before = len(tokens) - len(entries)  # the release
     loops = [(start + before + 4 * sum(c < start for c in calls), *rest) for start, *rest in solved.loops]
     return Regime(

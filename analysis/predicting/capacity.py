@@ -12,11 +12,11 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from vram_ledger.analysis.derivation.forms import MOST_BATCH
 from vram_ledger.analysis.ground.kinds import Word
 from vram_ledger.analysis.predicting.predictor import Predictor
 from vram_ledger.harness.records import Phase
 
-MOST_BATCH = 1024
 SPREAD, IRREGULAR = 48, (5**0.5 - 1) / 2  # how many, and whose multiples lie evenly and in no step with any size
 FIRST_STEPS = 128  # how many of the steps with which a search begins it is from one end to the other
 Fits = Callable[[int, bool], bool]
@@ -106,27 +106,32 @@ def frontier(
 
 def _ends(at: int, fits: Fits, requests: Fits, most: int, spread: int) -> Largest:
     """Both ends of an axis."""
-    ceilings = {sure: _last(functools.partial(lambda sure, n: requests(n, sure), sure), most) for sure in (True, False)}
-    certain = _surely(lambda n: fits(n, True), ceilings[True], spread)
-    possible = _end(lambda n: fits(n, False), ceilings[False], ceilings[False])
+
+    def ceiling(sure: bool) -> int:
+        return _last(lambda n: requests(n, sure), most)
+
+    certain = _surely(lambda n: fits(n, True), ceiling(True), spread)
+    ceiling_of_all = ceiling(False)
+    possible = _end(lambda n: fits(n, False), ceiling_of_all, ceiling_of_all)
     return Largest(at=at, certain=certain, possible=max(certain, possible), most=most)
 
 
 def _in_chunks(predictor: Predictor, batch: int, fits: Fits, requests: Fits, most: int) -> Largest:
     """Both ends of the context of a prefill, in whole chunks; the longest prefill's calls tell where to look."""
     unit = predictor.configuration.prefill_chunk_tokens
-    ends = {}
-    for sure in (True, False):
-        guess = predictor.calls_that_fit(batch, sure)
-        if guess is None:
-            guess = _last(lambda n, sure=sure: requests(n * unit, sure), most)  # type: ignore[misc]
 
-        def holds(n: int, sure: bool = sure) -> bool:
+    def end(sure: bool) -> int:
+        def holds(n: int) -> bool:
             # A last chunk that lacks a token takes more where a mask is padded, so it must fit as well to be sure.
             return fits(n * unit, sure) and (not sure or fits(n * unit - 1, sure))
 
-        ends[sure] = unit * _end(holds, min(guess, most), most)
-    return Largest(at=batch, certain=ends[True], possible=max(ends.values()), most=most * unit)
+        guess = predictor.calls_that_fit(batch, sure)
+        if guess is None:
+            guess = _last(lambda n: requests(n * unit, sure), most)
+        return unit * _end(holds, min(guess, most), most)
+
+    certain = end(sure=True)
+    return Largest(at=batch, certain=certain, possible=max(certain, end(sure=False)), most=most * unit)
 
 
 def _surely(holds: Callable[[int], bool], most: int, spread: int) -> int:

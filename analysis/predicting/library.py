@@ -17,6 +17,7 @@ from vram_ledger.analysis.derivation.derived_files import (
     variant_of,
     version,
 )
+from vram_ledger.analysis.derivation.forms import MOST_CONTEXT_TOKENS
 from vram_ledger.analysis.derivation.program import Device, Program
 from vram_ledger.analysis.evidence.lines import counting, measured
 from vram_ledger.analysis.formula.config import ConfigError, read_config
@@ -36,7 +37,6 @@ from vram_ledger.harness.records import Configuration, Measured, OutOfMemory, Ph
 from vram_ledger.home import GPUS, MODELS, RESULTS, RUNS
 
 ASSUMED_OUTSIDE_BYTES = 2**30
-MOST_CONTEXT_TOKENS = 262_144  # of a config that says none: what the family was trained for
 QUESTIONS: tuple[tuple[Phase, int], ...] = (("prefill", 10**9), ("prefill", 1), ("decode", 1))  # one of each kind
 
 

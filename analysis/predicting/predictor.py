@@ -17,7 +17,7 @@ from vram_ledger.analysis.ground.kinds import Word
 from vram_ledger.analysis.predicting.kernels import CARDS, derived_on
 from vram_ledger.analysis.predicting.prediction import FITS, Outside, Prediction, Seen, prediction
 from vram_ledger.analysis.predicting.program import MASK_TOKENS
-from vram_ledger.analysis.predicting.sources import DERIVED, SYMBOLS, Held, Outcome, Source, word_of
+from vram_ledger.analysis.predicting.sources import DERIVED, SYMBOLS, Outcome, Source, word_of
 from vram_ledger.errors import InputError, NothingKnown
 from vram_ledger.harness.records import Configuration, Phase, Workload
 from vram_ledger.names import MOST_BATCH
@@ -71,11 +71,9 @@ class Predictor:
         request = self._request(phase, batch, context_tokens)
         if (seen := self.seen.get(request.workload)) is not None:
             return seen.fit == FITS
-        for source in self.sources[request.workload.configuration, phase]:
-            if (held := source.held(request)) is not None:
-                with suppress(OutsideDomain):
-                    done, calls = held(self._room(sure))
-                    return done == calls
+        if (held := self._held(request, sure)) is not None:
+            done, calls = held
+            return done == calls
         source, requested = self._source(request)
         if sure:
             reserved = source.answer(request).reserved_bytes
@@ -84,8 +82,8 @@ class Predictor:
 
     def calls_that_fit(self, batch: int, sure: bool) -> int | None:
         """Of the longest prefill in chunks, the calls that a card has the memory for; ``None`` if not known."""
-        held = self._held(self._request("prefill", batch, self.most_context_tokens))
-        return None if held is None else held(self._room(sure))[0]
+        held = self._held(self._request("prefill", batch, self.most_context_tokens), sure)
+        return None if held is None else held[0]
 
     def _room(self, sure: bool) -> int:
         assert self.card is not None, "a verdict is on a card"
@@ -97,9 +95,13 @@ class Predictor:
         """What becomes of a request on a card, from the best source that knows it."""
         return next((found for s, _ in self._answering(request) if (found := s.outcome(request)) is not None), None)
 
-    def _held(self, request: Request) -> Held | None:
-        """The same, quickly and without the reasons."""
-        return next((found for s, _ in self._answering(request) if (found := s.held(request)) is not None), None)
+    def _held(self, request: Request, sure: bool) -> tuple[int, int] | None:
+        """How many of a request's calls a card has the memory for, and of how many: the same without the reasons."""
+        for source in self.sources[request.workload.configuration, request.workload.phase]:
+            if (held := source.held(request)) is not None:
+                with suppress(OutsideDomain):
+                    return held(self._room(sure))
+        return None
 
     def _answering(self, request: Request) -> Iterator[tuple[Source, int]]:
         """The sources that have an answer, best first, and the requested bytes of each."""

@@ -71,10 +71,11 @@ def predict_memory(
     asked_phase = phase_of(phase or DEFAULT_PHASE)
     count = sequences(batch or DEFAULT_BATCH)
     length, pieces = tokens(context or DEFAULT_CONTEXT, "context"), _chunk(chunk)
-    predictors = _predictors(model, variant, gpu, memory, free, transformers, allocator)
+    known = functools.partial(_predictors, model, variant, gpu, memory, free, transformers, allocator)
+    predictors = known()
     asked = dict.fromkeys((asked_phase, "prefill" if gpu else asked_phase))  # advice on a decode is about its prefill
     if not symbols and _derived_now(predictors(pieces), [(one, count, length) for one in asked]):
-        predictors = _predictors(model, variant, gpu, memory, free, transformers, allocator)
+        predictors = known()
     found = predictors(pieces).predict(asked_phase, count, length)
     lines = list(advice(predictors, found, pieces))
     if as_json:
@@ -224,9 +225,10 @@ def show_capacity(
 
     if not gpu:
         raise InputError("capacity is that of a card: name the GPU (GPU=h200, --gpu h200)")
-    predictor = _predictors(model, variant, gpu, memory, free, transformers, allocator)(_chunk(chunk))
+    known = functools.partial(_predictors, model, variant, gpu, memory, free, transformers, allocator)
+    predictor = known()(_chunk(chunk))
     if not symbols and _derived_now(predictor, [(phase, 1, int(DEFAULT_CONTEXT)) for phase in PHASES]):
-        predictor = _predictors(model, variant, gpu, memory, free, transformers, allocator)(_chunk(chunk))
+        predictor = known()(_chunk(chunk))
     assert predictor.card is not None
     found = [frontier(predictor, phase) for phase in PHASES]
     fits = any(row.possible for f in found for row in f.contexts)
