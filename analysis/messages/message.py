@@ -1,0 +1,98 @@
+"""What an out-of-memory message of PyTorch says, in bytes, each figure as an interval of what it may have been.
+
+The forms are those of ``c10/cuda/CUDACachingAllocator.cpp`` (``malloc``, ``format_size``): one bracket of totals up to
+torch 2.0, sentences from 2.1 on. A figure is printed with two digits after the point, so it is known to half a
+hundredth of its unit; with another allocator, or none, there is no message.
+"""
+
+import re
+from dataclasses import dataclass
+
+from vram_ledger.errors import InputError
+
+UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+SIZE = r"(\d+(?:\.\d+)?) (bytes|KiB|MiB|GiB|TiB)"
+LONGEST = 1_000_000  # characters of a text that is looked through
+ASKED = re.compile(rf"Tried to allocate {SIZE}")
+# What is said of it, by field: torch 2.1 and later; then 2.0 and before.
+FIELDS = {
+    "total": (rf"total capac?i?ty of {SIZE}", rf"{SIZE} total capacity"),
+    "free": (rf"of which {SIZE} is free", rf"{SIZE} free"),
+    "process": (rf"this process has {SIZE} memory in use",),
+    "allocated": (rf"{SIZE} is allocated by PyTorch", rf"{SIZE} already allocated"),
+    "unallocated": (rf"{SIZE} is reserved by PyTorch but unallocated",),
+    "reserved": (rf"{SIZE} reserved in total by PyTorch", rf"{SIZE} cached"),
+    "allowed": (rf"{SIZE} allowed",),
+}
+OTHERS = re.compile(rf"Process \d+ has {SIZE} memory in use")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Printed:
+    """A figure as it was printed, and the least and the most bytes that are printed so."""
+
+    text: str
+    least_bytes: int
+    most_bytes: int
+
+    @property
+    def middle_bytes(self) -> int:
+        """What was printed, as it is read."""
+        return (self.least_bytes + self.most_bytes) // 2
+
+    def has(self, size: int) -> bool:
+        """Whether so many bytes are printed so."""
+        return self.least_bytes <= size <= self.most_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """What torch said when it had no memory. asked: the segment that the request would have got.
+
+    total, free: of the card. process: this process's, in and outside the allocator. allocated: in tensors.
+    unallocated: reserved beside them. reserved: both. allowed: a share of the card that was set. others: processes.
+    """
+
+    asked: Printed
+    total: Printed | None
+    free: Printed | None
+    process: Printed | None
+    allocated: Printed | None
+    unallocated: Printed | None
+    reserved: Printed | None
+    allowed: Printed | None
+    others: tuple[Printed, ...]
+
+
+def read_message(text: str) -> Message:
+    """The first out-of-memory message in a text; :class:`InputError` if there is none."""
+    if len(text) > LONGEST:
+        raise InputError(f"MESSAGE has {len(text):,} characters; give the message, or the last lines of the log")
+    said = " ".join(text.split())
+    asked = ASKED.search(said)
+    if asked is None:
+        raise InputError(
+            'MESSAGE has no "Tried to allocate …", as PyTorch has it when a card is out of memory; give all of it'
+        )
+    end = said.find("Tried to allocate", asked.end())
+    own = said[asked.start() : end if end > 0 else None]
+    return Message(
+        asked=_printed(asked),
+        others=tuple(map(_printed, OTHERS.finditer(own))),
+        **{name: _first(forms, own) for name, forms in FIELDS.items()},  # type: ignore[arg-type]
+    )
+
+
+def _first(forms: tuple[str, ...], text: str) -> Printed | None:
+    found = next((match for form in forms if (match := re.search(form, text))), None)
+    return None if found is None else _printed(found)
+
+
+def _printed(match: "re.Match[str]") -> Printed:
+    figure, unit = match.group(1), UNITS[match.group(2)]
+    if unit == 1:
+        return Printed(text=f"{figure} bytes", least_bytes=int(float(figure)), most_bytes=int(float(figure)))
+    value = float(figure)
+    half = 0.5 * 10 ** -len(figure.partition(".")[2]) if "." in figure else 0.5
+    least, most = (value - half) * unit, (value + half) * unit
+    return Printed(text=f"{figure} {match.group(2)}", least_bytes=max(0, -int(-least // 1)), most_bytes=int(most))
