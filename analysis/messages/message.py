@@ -79,7 +79,7 @@ def read_message(text: str) -> Message:
     return Message(
         asked=_printed(asked),
         others=tuple(map(_printed, OTHERS.finditer(own))),
-        **{name: _first(forms, own) for name, forms in FIELDS.items()},  # type: ignore[arg-type]
+        **{name: _first(forms, own) for name, forms in FIELDS.items()},
     )
 
 

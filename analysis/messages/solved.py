@@ -23,15 +23,13 @@ ROUND_TOKENS = (8192, 4096, 1024, 512, 256, 128, 100, 64, 10, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A request that the message may be about.
+class Fit:
+    """A shape at which a request has a message's figures.
 
-    context_tokens: the roundest of the contexts between least and most. confirmed: the program, run in that much
-    memory, ends in a request with this message's figures.
+    context_tokens: where the program was seen to end so, else the roundest of those from least to most. confirmed:
+    the program, run in that much memory, ends in a request with this message's figures.
     """
 
-    origin: Origin
-    phase: str
     batch: int
     context_tokens: int
     least_tokens: int
@@ -40,26 +38,39 @@ class Candidate:
     confirmed: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A tensor that a message may be about, and the shapes at which it is, the roundest first."""
+
+    origin: Origin
+    phase: str
+    fits: tuple[Fit, ...]
+
+    @property
+    def confirmed(self) -> int:
+        """At how many batches the program ends as the message says. Of several tensors the true one has the most."""
+        return sum(fit.confirmed for fit in self.fits)
+
+
 def candidates(program: Program, device: Device, message: Message, batches: Sequence[int] = BATCHES) -> list[Candidate]:
-    """The requests of a program that a message fits, one an origin and batch, the likeliest first."""
-    found: dict[tuple[Origin, int], Candidate] = {}
+    """The tensors of a program that a message fits, the likeliest first; none if it is about no tensor of it."""
+    found: dict[Origin, dict[int, Fit]] = {}
     for regime in program.derived.regimes:
         if regime.call in ("whole", "decode"):
             for batch in batches:
-                for candidate in _of_batch(program, device, regime, batch, message):
-                    known = found.get((candidate.origin, batch))
-                    if known is None or _rank(candidate) < _rank(known):
-                        found[candidate.origin, batch] = candidate
-    return sorted(found.values(), key=_rank)
+                for origin, fit in _of_batch(program, device, regime, batch, message):
+                    known = found.setdefault(origin, {}).get(batch)
+                    if known is None or _rank(fit) < _rank(known):
+                        found[origin][batch] = fit
+    made = [
+        Candidate(origin=origin, phase=program.derived.phase, fits=tuple(sorted(fits.values(), key=_rank)))
+        for origin, fits in found.items()
+    ]
+    return sorted(made, key=lambda one: (-one.confirmed, _rank(one.fits[0])))
 
 
-def _rank(candidate: Candidate) -> tuple[int, int, int, int]:
-    return (
-        not candidate.confirmed,
-        _roundness(candidate.context_tokens),
-        candidate.batch.bit_count(),
-        candidate.batch,
-    )
+def _rank(fit: Fit) -> tuple[bool, int, int, int]:
+    return not fit.confirmed, _roundness(fit.context_tokens), fit.batch.bit_count(), fit.batch
 
 
 def _roundness(tokens: int) -> int:
@@ -82,9 +93,7 @@ def _of_batch(program: Program, device: Device, regime: Regime, batch: int, mess
             tried = dict.fromkeys((_roundest(*both), sum(both) // 2, *both))
             confirmed = _confirmed(program, device, batch, tuple(tried), message)
             context = next(iter(tried)) if confirmed is None else confirmed
-            yield Candidate(
-                origin=program.derived.origins[regime.requests[row][0]],
-                phase=program.derived.phase,
+            fit = Fit(
                 batch=batch,
                 context_tokens=context,
                 least_tokens=both[0],
@@ -92,6 +101,7 @@ def _of_batch(program: Program, device: Device, regime: Regime, batch: int, mess
                 bytes=tokens.sizes(context)[row],
                 confirmed=confirmed is not None,
             )
+            yield program.derived.origins[regime.requests[row][0]], fit
             break
 
 
