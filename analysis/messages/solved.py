@@ -77,7 +77,9 @@ def _roundness(tokens: int) -> int:
     return next(place for place, unit in enumerate(ROUND_TOKENS) if tokens % unit == 0)
 
 
-def _of_batch(program: Program, device: Device, regime: Regime, batch: int, message: Message) -> Iterator[Candidate]:
+def _of_batch(
+    program: Program, device: Device, regime: Regime, batch: int, message: Message
+) -> Iterator[tuple[Origin, Fit]]:
     low, high = regime.domain.batches
     if not low <= batch <= high:
         return
