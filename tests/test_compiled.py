@@ -1,4 +1,4 @@
-"""Whether a program fits is the same, compiled and by the rules, for made-up programs and for stored ones."""
+"""Where a program ends is the same, compiled and by the rules, for made-up programs and for stored ones."""
 
 import random
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 
 from tests.allocated import MIB, Event, after, random_events
 from tests.conftest import ROOT
-from vram_ledger.analysis.allocation.compiled import Room
+from vram_ledger.analysis.allocation.compiled import Ended, Room
 from vram_ledger.analysis.allocation.rules import CachingAllocator
 from vram_ledger.analysis.derivation.derived_files import read_derived
 from vram_ledger.analysis.derivation.program import Device, Program, Ran
@@ -35,14 +35,21 @@ def pieces_of(events: list[Event]) -> tuple[list[list[int]], list[int]]:
     return pieces, sizes
 
 
-def by_the_rules(allocator: CachingAllocator, pieces: list[list[int]], sizes: list[int]) -> bool:
-    """Whether the pieces are carried out."""
+def by_the_rules(allocator: CachingAllocator, pieces: list[list[int]], sizes: list[int]) -> Ended | None:
+    """Where the pieces find no memory."""
     for number, steps in enumerate(pieces):
         if number:
             allocator.empty_cache()
-        if allocator.run(steps, sizes) is not None:
-            return False
-    return True
+        before = allocator.steps
+        if (failure := allocator.run(steps, sizes)) is not None:
+            held = failure.held
+            return Ended(
+                call=0,
+                request=steps[failure.step - before],
+                allocated_bytes=held.allocated_bytes,
+                reserved_bytes=held.reserved_bytes,
+            )
+    return None
 
 
 def capacities(peak: int) -> Iterator[int]:
@@ -55,13 +62,13 @@ def test_made_up_programs_end_alike_in_every_memory(seed: int) -> None:
     built = after(*random_events(seed + 100, 150))
     pieces, sizes = pieces_of(random_events(seed, 300))
     room, roomy = Room(built), built.copy()
-    assert by_the_rules(roomy, pieces, sizes)
+    assert by_the_rules(roomy, pieces, sizes) is None
     arrays = [np.array(piece, dtype=np.int64) for piece in pieces]
     seen = set()
     for capacity in capacities(roomy.peak.reserved_bytes):
-        fits = by_the_rules(built.copy(capacity), pieces, sizes)
-        assert int(fits) == room.held([(arrays, np.array(sizes))], capacity)
-        seen.add(fits)
+        ended = by_the_rules(built.copy(capacity), pieces, sizes)
+        assert room.ended([(arrays, np.array(sizes))], capacity) == ended
+        seen.add(ended is None)
     assert {True, False} == seen
 
 

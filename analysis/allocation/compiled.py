@@ -1,17 +1,18 @@
-"""The default rules for many shapes: only whether a program fits, in a tenth of the time.
+"""The default rules for many shapes: whether a program fits, or where it ends, in a tenth of the time.
 
 The same decisions as :meth:`CachingAllocator.run`, over whole numbers in arrays, compiled by numba; a test holds both
-together on stored and on random programs. What failed, and the counters at a moment, are asked of the rules.
+together on stored and on random programs. The peaks are asked of the rules.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from vram_ledger.analysis.allocation.rules import SMALL_BYTES, CachingAllocator, block_bytes, segment_bytes
+from vram_ledger.analysis.allocation.rules import SMALL_BYTES, CachingAllocator, Usage, block_bytes, segment_bytes
 
 Ints = NDArray[np.int64]
 WITHOUT_END = 2**62
@@ -19,7 +20,7 @@ NONE = -1
 # Rows of what is known of a block: where it lies, its neighbours in its segment, the segment's bytes, its pool if free.
 ADDRESS, SIZE, BEFORE, AFTER, WHOLE, POOL = range(6)
 # Places of the counters.
-RESERVED, TOP, UNUSED, REQUESTS, CAPACITY = range(5)
+RESERVED, TOP, UNUSED, REQUESTS, CAPACITY, ALLOCATED = range(6)
 
 
 def _compiled(function: Any) -> Any:
@@ -132,8 +133,8 @@ def _join(blocks: Any, pools: Any, counts: Any, unused: Any, state: Any, block: 
 
 
 @_compiled
-def _run(steps: Any, sizes: Any, blocks: Any, pools: Any, counts: Any, unused: Any, requests: Any, state: Any) -> bool:
-    """:meth:`CachingAllocator.run`; whether it came to the end."""
+def _run(steps: Any, sizes: Any, blocks: Any, pools: Any, counts: Any, unused: Any, requests: Any, state: Any) -> int:
+    """:meth:`CachingAllocator.run`; the request that found no memory, :data:`NONE` if it came to the end."""
     for step in steps:
         if step >= 0:
             asked = sizes[step]
@@ -151,7 +152,7 @@ def _run(steps: Any, sizes: Any, blocks: Any, pools: Any, counts: Any, unused: A
             else:
                 block = _from_driver(blocks, pools, counts, unused, state, size)
                 if block == NONE:
-                    return False
+                    return int(step)
             rest = blocks[SIZE, block] - size
             if rest > (0 if kind == 0 else SMALL_BYTES):
                 cut, after = _fresh(unused, state), blocks[AFTER, block]
@@ -162,11 +163,23 @@ def _run(steps: Any, sizes: Any, blocks: Any, pools: Any, counts: Any, unused: A
                 blocks[SIZE, block] = size
                 _put(blocks, pools, counts, cut, kind)
             requests[number] = (block, kind)
+            state[ALLOCATED] += blocks[SIZE, block]
         elif requests[~step, 0] != NONE:
             block, kind = requests[~step]
             requests[~step, 0] = NONE
+            state[ALLOCATED] -= blocks[SIZE, block]
             _put(blocks, pools, counts, _join(blocks, pools, counts, unused, state, block, kind), kind)
-    return True
+    return NONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """Where calls found no memory: in which call, in which of its requests, and the counters at that moment."""
+
+    call: int
+    request: int
+    allocated_bytes: int
+    reserved_bytes: int
 
 
 class Room:
@@ -177,22 +190,27 @@ class Room:
 
     def __init__(self, built: CachingAllocator) -> None:
         self._free = sorted(built.free_in_pools(), key=lambda block: (block[1], block[0]))
-        self._reserved, self._top = built.held.reserved_bytes, built.top
+        self._held, self._top = built.held, built.top
 
-    def held(self, calls: Sequence[tuple[Sequence[Ints], Ints]], capacity_bytes: int | None) -> int:
-        """How many of the calls are carried out with so much memory.
+    def ended(self, calls: Sequence[tuple[Sequence[Ints], Ints]], capacity_bytes: int | None) -> Ended | None:
+        """Where calls find no memory if there is so much of it; ``None`` if they come to their end.
 
         calls: of each its steps, a piece up to each release of the cache, and the sizes of its requests.
         """
         most = sum(int((steps >= 0).sum()) for pieces, _ in calls for steps in pieces)
-        own = _State(self._free, self._reserved, self._top, most, capacity_bytes)
+        own = _State(self._free, self._held, self._top, most, capacity_bytes)
         for done, (pieces, sizes) in enumerate(calls):
             for number, steps in enumerate(pieces):
                 if number:
                     own.empty_cache()
-                if not own.run(steps, sizes):
-                    return done
-        return len(calls)
+                if (failed := own.run(steps, sizes)) != NONE:
+                    return Ended(
+                        call=done,
+                        request=failed,
+                        allocated_bytes=int(own.state[ALLOCATED]),
+                        reserved_bytes=int(own.state[RESERVED]),
+                    )
+        return None
 
 
 class _State:
@@ -201,7 +219,7 @@ class _State:
     def __init__(
         self,
         free: Sequence[tuple[int, int, int, bool]],
-        reserved: int,
+        held: Usage,
         top: int,
         most_requests: int,
         capacity_bytes: int | None,
@@ -213,15 +231,17 @@ class _State:
         self.unused = np.arange(most - 1, -1, -1, dtype=np.int64)
         self.requests = np.full((most_requests + 1, 2), NONE, dtype=np.int64)
         capacity = WITHOUT_END if capacity_bytes is None else capacity_bytes
-        self.state = np.array([reserved, top, most - len(free), 0, capacity], dtype=np.int64)
+        self.state = np.array(
+            [held.reserved_bytes, top, most - len(free), 0, capacity, held.allocated_bytes], dtype=np.int64
+        )
         for block, (at, size, kind, whole) in enumerate(free):
             self.blocks[:, block] = (at, size, NONE, NONE, size if whole else 0, kind)
             self.pools[kind, self.counts[kind]] = block
             self.counts[kind] += 1
 
-    def run(self, steps: Ints, sizes: Ints) -> bool:
-        """Whether the steps came to their end."""
-        return bool(_run(steps, sizes, self.blocks, self.pools, self.counts, self.unused, self.requests, self.state))
+    def run(self, steps: Ints, sizes: Ints) -> int:
+        """The request that found no memory, :data:`NONE` if the steps came to their end."""
+        return int(_run(steps, sizes, self.blocks, self.pools, self.counts, self.unused, self.requests, self.state))
 
     def empty_cache(self) -> None:
         """Gives whole free segments back."""

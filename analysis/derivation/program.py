@@ -25,7 +25,7 @@ from vram_ledger.harness.records import Workload
 from vram_ledger.harness.splits import UNSOLVED, splits
 
 if TYPE_CHECKING:
-    from vram_ledger.analysis.allocation.compiled import Room
+    from vram_ledger.analysis.allocation.compiled import Ended, Room
 
 During = Literal["build", "cache", "forward"]
 tokens_of = functools.lru_cache(maxsize=256)(unfolded)
@@ -204,21 +204,33 @@ class Program:
 
         What :meth:`run` says, without saying why; with the default rules, in a tenth of the time.
         """
+        count = len(list(calls_at(self.derived.phase, batch, context_tokens, chunk_tokens)))
+        if device.rules != "default":
+            ran = self.run(device, batch, context_tokens, chunk_tokens, capacity_bytes)
+            return (count if isinstance(ran, Ran) else ran.calls), count
+        if isinstance(self._build(device, capacity_bytes), AllocationFailure):
+            return 0, count
+        ended = self.ended(device, batch, context_tokens, chunk_tokens, capacity_bytes)
+        return (count if ended is None else ended.call), count
+
+    def ended(
+        self, device: Device, batch: int, context_tokens: int, chunk_tokens: int, capacity_bytes: int | None
+    ) -> "Ended | None":
+        """Where the phase ends that a memory of that size, which the model itself fits, has no room for.
+
+        What :meth:`run` says of the failing request, by the default rules and in a tenth of the time; ``None`` if it
+        comes to its end.
+        """
         from vram_ledger.analysis.allocation.compiled import Room  # numba, which one answer has no need of
 
-        if device.rules != "default":
-            ended = self.run(device, batch, context_tokens, chunk_tokens, capacity_bytes)
-            count = len(list(calls_at(self.derived.phase, batch, context_tokens, chunk_tokens)))
-            return (count if isinstance(ended, Ran) else ended.calls), count
+        built = self._build(device, capacity_bytes)
+        assert isinstance(built, CachingAllocator), "a model that does not fit has no phases"
+        if id(built) not in self._rooms:
+            self._rooms[id(built)] = Room(built)
         calls = [
             (pieces, np.array(sizes)) for _, pieces, sizes in self._calls(device, batch, context_tokens, chunk_tokens)
         ]
-        built = self._build(device, capacity_bytes)
-        if isinstance(built, AllocationFailure):
-            return 0, len(calls)
-        if id(built) not in self._rooms:
-            self._rooms[id(built)] = Room(built)
-        return self._rooms[id(built)].held(calls, capacity_bytes), len(calls)
+        return self._rooms[id(built)].ended(calls, capacity_bytes)
 
     def _calls(
         self, device: Device, batch: int, context_tokens: int, chunk_tokens: int
