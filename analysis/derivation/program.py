@@ -232,6 +232,12 @@ class Program:
         ]
         return self._rooms[id(built)].ended(calls, capacity_bytes)
 
+    def held_by_model(self, device: Device) -> int:
+        """What the allocator holds for the model itself, workspace included: allocated bytes before any call."""
+        built = self._build(device, None)
+        assert isinstance(built, CachingAllocator), "a driver without end refuses nothing"
+        return built.held.allocated_bytes
+
     def _calls(
         self, device: Device, batch: int, context_tokens: int, chunk_tokens: int
     ) -> Iterator[tuple[Course, list[Ints], list[int]]]:

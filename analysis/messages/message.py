@@ -63,6 +63,29 @@ class Message:
     allowed: Printed | None
     others: tuple[Printed, ...]
 
+    @property
+    def reserved_middle_bytes(self) -> int | None:
+        """What the allocator held, as far as it is printed."""
+        if self.reserved is not None:
+            return self.reserved.middle_bytes
+        if self.allocated is None or self.unallocated is None:
+            return None
+        return self.allocated.middle_bytes + self.unallocated.middle_bytes
+
+    @property
+    def reserved_spread_bytes(self) -> int:
+        """How far the allocator's bytes may be from their middle, as they are printed."""
+        parts = [self.reserved] if self.reserved is not None else [self.allocated, self.unallocated]
+        return sum((part.most_bytes - part.least_bytes) // 2 for part in parts if part is not None)
+
+    def agrees(self, allocated_bytes: int, reserved_bytes: int) -> bool:
+        """Whether an allocator in that state would print these figures."""
+        return (
+            (self.allocated is None or self.allocated.has(allocated_bytes))
+            and (self.unallocated is None or self.unallocated.has(reserved_bytes - allocated_bytes))
+            and (self.reserved is None or self.reserved.has(reserved_bytes))
+        )
+
 
 def read_message(text: str) -> Message:
     """The first out-of-memory message in a text; :class:`InputError` if there is none."""

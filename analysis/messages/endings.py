@@ -1,0 +1,247 @@
+"""The shapes at which a program ends in the request that an out-of-memory message is about.
+
+A message gives three equations in the two unknowns of a shape: what the failing request asked of the driver, what was
+allocated when it did, and what was reserved beside it. Sizes and sums of them grow with the context, so the first two
+have, of every request of every step at every batch, a range of contexts as their answer. In those ranges the program is
+run in as much memory as the message says there was, and what fails there is compared with the message.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vram_ledger.analysis.allocation.rules import (
+    LARGE_SEGMENT_BYTES,
+    MIB,
+    MIN_BLOCK_BYTES,
+    OWN_SEGMENT_BYTES,
+    SEGMENT_STEP_BYTES,
+    SMALL_BYTES,
+    SMALL_SEGMENT_BYTES,
+    block_bytes,
+    segment_bytes,
+)
+from vram_ledger.analysis.derivation.derived import Origin, OutsideDomain, Regime
+from vram_ledger.analysis.derivation.forms import Call, Ints, Shape, call_factors, calls_at, design
+from vram_ledger.analysis.derivation.program import Course, Device, Program
+from vram_ledger.analysis.messages.message import Message, Printed
+
+BATCHES = (*range(1, 65), *range(72, 257, 8), 320, 384, 512, 768, 1024)
+MOST_RUNS = 4_000  # of a program for one message: a second or two
+MOST_IN_A_RANGE = 96
+LOOKS = 8  # at a range before it is searched
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """A shape at which the program ends with a message's figures. bytes: what the failing tensor has.
+
+    exact: what was reserved beside the allocated bytes agrees, too.
+    """
+
+    origin: Origin
+    batch: int
+    context_tokens: int
+    bytes: int
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Range:
+    """Contexts of a batch at which a request asks for what a message says, at a step with what it says is allocated.
+
+    slope: bytes that are alive before the step, a token.
+    """
+
+    batch: int
+    least: int
+    most: int
+    slope: int
+
+
+def endings(program: Program, device: Device, message: Message, batches: Sequence[int] = BATCHES) -> list[Ending]:
+    """All shapes that were found; none where a message does not say what is allocated, reserved and free."""
+    reserved = message.reserved_middle_bytes
+    if message.allocated is None or message.free is None or reserved is None:
+        return []
+    capacity, spread = reserved + message.free.middle_bytes, message.reserved_spread_bytes
+    if program.held_by_model(device) > capacity - spread:
+        return []
+    ranges = [
+        found
+        for regime in program.derived.regimes
+        if regime.call in ("whole", "decode")
+        for found in _ranges(program, device, regime, batches, message.asked, message.allocated)
+    ]
+    found: dict[tuple[int, int], Ending] = {}
+    # The figures leave a few MiB open, in which another request can be the first to fail.
+    for memory in dict.fromkeys((capacity, capacity - spread, capacity + spread)):
+        runs = _Runs(program, device, message, memory)
+        # Wide ranges are those of small batches: each is looked at before any is searched.
+        for near in [r for r in ranges if runs.near(r)]:
+            runs.search(near, message.allocated)
+        found = runs.found | found
+        if any(ending.exact for ending in found.values()):
+            break
+    return sorted(found.values(), key=lambda e: (e.batch, e.context_tokens))
+
+
+class _Runs:
+    """The program's runs in the memory that there was. found: the endings, by shape."""
+
+    def __init__(self, program: Program, device: Device, message: Message, capacity_bytes: int) -> None:
+        self._program, self._device, self._message, self._capacity = program, device, message, capacity_bytes
+        self._allocated: dict[tuple[int, int], int] = {}
+        self.found: dict[tuple[int, int], Ending] = {}
+
+    def near(self, looked: _Range) -> bool:
+        """Whether, somewhere in a range, a request fails that asks for what the message says."""
+        middle = (looked.least + looked.most) // 2
+        return any(self._run(looked.batch, n) for n in dict.fromkeys((middle, looked.least, looked.most)))
+
+    def search(self, looked: _Range, allocated: Printed) -> None:
+        """Runs the contexts of a range at which what is allocated can be what the message says.
+
+        Between two of them another layer can be the one that fails, so it is looked from several.
+        """
+        slope, batch = max(looked.slope, 1), looked.batch
+        slack = MIB // slope + 1
+        wanted: set[int] = set()
+        for known in range(looked.least, looked.most + 1, max(1, (looked.most - looked.least) // LOOKS)):
+            if self._run(batch, known):
+                at = self._allocated[batch, known]
+                first = known + (allocated.least_bytes - at) // slope - slack
+                last = known - (at - allocated.most_bytes) // slope + slack
+                first, last = max(first, looked.least), min(last, looked.most)
+                wanted |= set(range(first, last + 1, max(1, (last - first) // MOST_IN_A_RANGE)))
+        for context in sorted(wanted):
+            self._run(batch, context)
+
+    def _run(self, batch: int, context: int) -> bool:
+        """Whether the program ends in a request for what the message says."""
+        if (batch, context) in self._allocated:
+            return True
+        if len(self._allocated) > MOST_RUNS:
+            return False
+        try:
+            ended = self._program.ended(self._device, batch, context, 0, self._capacity)
+        except OutsideDomain:
+            return False
+        if ended is None:
+            return False
+        ((call, shape),) = calls_at(self._program.derived.phase, batch, context, 0)
+        course = self._program.course(call, shape)
+        size = self._program.sizes(call, shape, course, self._device.multiprocessors)[ended.request]
+        if not self._message.asked.has(segment_bytes(block_bytes(size))):
+            return False
+        self._allocated[batch, context] = ended.allocated_bytes
+        said = self._message.allocated
+        if said is not None and said.has(ended.allocated_bytes):
+            self.found[batch, context] = Ending(
+                origin=self._program.derived.origins[course.regime.requests[ended.request][0]],
+                batch=batch,
+                context_tokens=context,
+                bytes=size,
+                exact=self._message.agrees(ended.allocated_bytes, ended.reserved_bytes),
+            )
+        return True
+
+
+def _ranges(
+    program: Program, device: Device, regime: Regime, batches: Sequence[int], asked: Printed, allocated: Printed
+) -> Iterator[_Range]:
+    """The ranges of a regime, a batch after the other."""
+    low, high = regime.domain.batches
+    of = np.array([b for b in batches if low <= b <= high], dtype=np.int64)
+    course = program.course_of(regime)
+    if not of.size:
+        return
+    before, spare = _alive(course, program.held_by_model(device))
+    steps = np.flatnonzero(course.begins >= 0)
+    for least, most in _sizes_printed(asked):
+        first = _first_contexts(course, regime, of, least)
+        last = _first_contexts(course, regime, of, most + 1) - 1
+        for place, batch in enumerate(of.tolist()):
+            starts, ends = first[course.begins[steps], place], last[course.begins[steps], place]
+            found = steps[starts <= ends]
+            starts, ends = starts[starts <= ends], ends[starts <= ends]
+            if found.size:
+                yield from _narrowed(regime, batch, before[found], spare[found], starts, ends, allocated)
+
+
+def _alive(course: Course, held_bytes: int) -> tuple[Ints, Ints]:
+    """The form of the bytes alive before every step, and what the allocator may have added to them."""
+    born = np.where((course.begins >= 0)[:, None], course.matrix[course.begins], 0)
+    gone = np.where((course.ends >= 0)[:, None], course.matrix[course.begins[course.ends]], 0)
+    after = np.cumsum(born - gone, axis=0)
+    after[:, 0] += held_bytes
+    count = np.cumsum((course.begins >= 0).astype(np.int64) - (course.ends >= 0))
+    before = np.vstack([after[:1] * 0, after[:-1]])
+    before[0, 0] = held_bytes
+    return before, np.concatenate([[0], count[:-1]]) * (SMALL_BYTES + MIN_BLOCK_BYTES)
+
+
+def _narrowed(
+    regime: Regime, batch: int, before: Ints, spare: Ints, starts: Ints, ends: Ints, allocated: Printed
+) -> Iterator[_Range]:
+    """Of the contexts from starts to ends those at which the form before a step is what is allocated."""
+
+    def alive(contexts: Ints) -> Ints:
+        factors = call_factors(regime.call, np.full_like(contexts, batch), contexts)
+        total: Ints = (before * design(regime.columns, factors)).sum(axis=1)
+        return total
+
+    least = _first(lambda n: alive(n) + spare >= allocated.least_bytes, starts, ends)
+    most = _first(lambda n: alive(n) > allocated.most_bytes, starts, ends) - 1
+    keep = least <= most
+    slopes = (alive(ends) - alive(starts)) // np.maximum(ends - starts, 1)
+    seen = {
+        (int(a), int(z)): int(s) for a, z, s in zip(least[keep], most[keep], slopes[keep], strict=True)
+    }  # many layers have one and the same
+    for (a, z), slope in seen.items():
+        yield _Range(batch=batch, least=a, most=z, slope=slope)
+
+
+def _first_contexts(course: Course, regime: Regime, batches: Ints, least_bytes: int) -> Ints:
+    """Of each request and batch the first context at which it has so many bytes, one beyond the last if it never has."""
+    low, high = regime.domain.contexts
+    shape = (len(course.matrix), len(batches))
+    of = np.broadcast_to(batches, shape)
+
+    def enough(contexts: Ints) -> Any:
+        factors = call_factors(regime.call, of, contexts)
+        sizes = np.einsum("rc,rbc->rb", course.matrix, _design(regime.columns, factors))
+        return sizes >= least_bytes
+
+    return _first(enough, np.full(shape, low), np.full(shape, high))
+
+
+def _design(columns: tuple[tuple[str, ...], ...], factors: dict[str, Ints]) -> Ints:
+    made = [np.prod([np.ones_like(factors["B"]), *(factors[f] for f in column)], axis=0) for column in columns]
+    return np.stack(made, axis=-1)
+
+
+def _first(holds: Any, least: Ints, most: Ints) -> Ints:
+    """The first of least … most, each for itself, for which a thing holds that holds for all above; else most + 1."""
+    low, high = least - 1, most + 1
+    while (high - low > 1).any():
+        middle = (low + high) // 2
+        inside = np.clip(middle, least, most)
+        yes = np.asarray(holds(inside)) & (high - low > 1)
+        no = ~yes & (high - low > 1)
+        high, low = np.where(yes, middle, high), np.where(no, middle, low)
+    return high
+
+
+def _sizes_printed(asked: Printed) -> Iterator[tuple[int, int]]:
+    """The ranges of sizes whose segment is printed so (``get_allocation_size``)."""
+    if asked.has(SMALL_SEGMENT_BYTES):
+        yield 1, SMALL_BYTES
+    if asked.has(LARGE_SEGMENT_BYTES):
+        yield SMALL_BYTES + 1, OWN_SEGMENT_BYTES - MIN_BLOCK_BYTES
+    least = -(-asked.least_bytes // SEGMENT_STEP_BYTES) * SEGMENT_STEP_BYTES
+    most = asked.most_bytes // SEGMENT_STEP_BYTES * SEGMENT_STEP_BYTES
+    if max(least, OWN_SEGMENT_BYTES) <= most:
+        yield max(least - SEGMENT_STEP_BYTES + 1, OWN_SEGMENT_BYTES - MIN_BLOCK_BYTES + 1), most
