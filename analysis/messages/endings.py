@@ -7,6 +7,7 @@ run in as much memory as the message says there was, and what fails there is com
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +30,9 @@ from vram_ledger.analysis.derivation.program import Course, Device, Program
 from vram_ledger.analysis.messages.message import Message, Printed
 
 BATCHES = (*range(1, 65), *range(72, 257, 8), 320, 384, 512, 768, 1024)
-MOST_RUNS = 4_000  # of a program for one message: a second or two
+MOST_RUNS = 6_000  # of a program in one memory: two seconds
 MOST_IN_A_RANGE = 96
-LOOKS = 8  # at a range before it is searched
+FEW, LOOKS, MANY = 3, 9, 33  # places of a range that are looked at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,10 @@ class _Range:
     most: int
     slope: int
 
+    def places(self, count: int) -> list[int]:
+        """So many of its contexts, from end to end."""
+        return sorted({self.least + (self.most - self.least) * n // (count - 1) for n in range(count)})
+
 
 def endings(program: Program, device: Device, message: Message, batches: Sequence[int] = BATCHES) -> list[Ending]:
     """All shapes that were found; none where a message does not say what is allocated, reserved and free."""
@@ -76,11 +81,13 @@ def endings(program: Program, device: Device, message: Message, batches: Sequenc
         for found in _ranges(program, device, regime, batches, message.asked, message.allocated)
     ]
     found: dict[tuple[int, int], Ending] = {}
-    # The figures leave a few MiB open, in which another request can be the first to fail.
-    for memory in dict.fromkeys((capacity, capacity - spread, capacity + spread)):
+    # The figures leave a few MiB open, in which another request can be the first to fail. And of two neighbours in a
+    # range one can end elsewhere: where a few looks find nothing, more of them are taken.
+    memories = tuple(dict.fromkeys((capacity, capacity - spread, capacity + spread)))
+    for memory, looks in ((memory, looks) for looks in (FEW, MANY) for memory in memories):
         runs = _Runs(program, device, message, memory)
         # Wide ranges are those of small batches: each is looked at before any is searched.
-        for near in [r for r in ranges if runs.near(r)]:
+        for near in [r for r in ranges if runs.near(r, looks)]:
             runs.search(near, message.allocated)
         found = runs.found | found
         if any(ending.exact for ending in found.values()):
@@ -93,13 +100,12 @@ class _Runs:
 
     def __init__(self, program: Program, device: Device, message: Message, capacity_bytes: int) -> None:
         self._program, self._device, self._message, self._capacity = program, device, message, capacity_bytes
-        self._allocated: dict[tuple[int, int], int] = {}
+        self._allocated: dict[tuple[int, int], int | None] = {}  # None: it ends in another request, or not at all
         self.found: dict[tuple[int, int], Ending] = {}
 
-    def near(self, looked: _Range) -> bool:
-        """Whether, somewhere in a range, a request fails that asks for what the message says."""
-        middle = (looked.least + looked.most) // 2
-        return any(self._run(looked.batch, n) for n in dict.fromkeys((middle, looked.least, looked.most)))
+    def near(self, looked: _Range, looks: int) -> bool:
+        """Whether, at one of so many places of a range, a request fails that asks for what the message says."""
+        return any(self._run(looked.batch, context) for context in looked.places(looks))
 
     def search(self, looked: _Range, allocated: Printed) -> None:
         """Runs the contexts of a range at which what is allocated can be what the message says.
@@ -109,9 +115,8 @@ class _Runs:
         slope, batch = max(looked.slope, 1), looked.batch
         slack = MIB // slope + 1
         wanted: set[int] = set()
-        for known in range(looked.least, looked.most + 1, max(1, (looked.most - looked.least) // LOOKS)):
-            if self._run(batch, known):
-                at = self._allocated[batch, known]
+        for known in looked.places(LOOKS):
+            if self._run(batch, known) and (at := self._allocated[batch, known]) is not None:
                 first = known + (allocated.least_bytes - at) // slope - slack
                 last = known - (at - allocated.most_bytes) // slope + slack
                 first, last = max(first, looked.least), min(last, looked.most)
@@ -121,21 +126,21 @@ class _Runs:
 
     def _run(self, batch: int, context: int) -> bool:
         """Whether the program ends in a request for what the message says."""
-        if (batch, context) in self._allocated:
-            return True
-        if len(self._allocated) > MOST_RUNS:
-            return False
-        try:
-            ended = self._program.ended(self._device, batch, context, 0, self._capacity)
-        except OutsideDomain:
-            return False
+        if (batch, context) not in self._allocated and len(self._allocated) < MOST_RUNS:
+            self._allocated[batch, context] = None
+            with suppress(OutsideDomain):
+                self._compare(batch, context)
+        return self._allocated.get((batch, context)) is not None
+
+    def _compare(self, batch: int, context: int) -> None:
+        ended = self._program.ended(self._device, batch, context, 0, self._capacity)
         if ended is None:
-            return False
+            return
         ((call, shape),) = calls_at(self._program.derived.phase, batch, context, 0)
         course = self._program.course(call, shape)
         size = self._program.sizes(call, shape, course, self._device.multiprocessors)[ended.request]
         if not self._message.asked.has(segment_bytes(block_bytes(size))):
-            return False
+            return
         self._allocated[batch, context] = ended.allocated_bytes
         said = self._message.allocated
         if said is not None and said.has(ended.allocated_bytes):
@@ -146,7 +151,6 @@ class _Runs:
                 bytes=size,
                 exact=self._message.agrees(ended.allocated_bytes, ended.reserved_bytes),
             )
-        return True
 
 
 def _ranges(
