@@ -10,6 +10,8 @@
 #   predict      what a workload takes, and whether it fits: GPU= MODEL= CONTEXT= BATCH= PHASE= CHUNK= MEMORY= FREE=
 #                ALLOCATOR= SYMBOLS=1
 #   capacity     the longest contexts and largest batches that fit: GPU= MODEL= CHUNK= MEMORY= FREE= ALLOCATOR=
+#   oom          the tensor that an out-of-memory message is about, and what would have helped: MESSAGE= (or standard
+#                input) MODEL= GPU= CONTEXT= BATCH=
 #   validate     hold an estimator against results: ESTIMATOR= TOLERANCE= BASE= FILE= MARKDOWN=
 #   scoreboard   every estimator on the same points: FILE= RESULTS=
 #   claims       the FitMyGPU page on the 27B, claim by claim: RESULTS=
@@ -25,7 +27,7 @@
 # where. make itself answers every failure with 2; the last line, "exit N: …", says what the command's own code was.
 
 BASE_PYTHON ?= python3
-COMMANDS := measure boundary judge drift calibrate profile predict capacity validate scoreboard claims report derive \
+COMMANDS := measure boundary judge drift calibrate profile predict capacity oom validate scoreboard claims report derive \
 	derived explain held-out history
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 $(foreach name,$(GIVEN),$(eval override export $(name) := $$(value $(name))))

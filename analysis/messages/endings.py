@@ -6,28 +6,19 @@ have, of every request of every step at every batch, a range of contexts as thei
 run in as much memory as the message says there was, and what fails there is compared with the message.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from vram_ledger.analysis.allocation.rules import (
-    LARGE_SEGMENT_BYTES,
-    MIB,
-    MIN_BLOCK_BYTES,
-    OWN_SEGMENT_BYTES,
-    SEGMENT_STEP_BYTES,
-    SMALL_BYTES,
-    SMALL_SEGMENT_BYTES,
-    block_bytes,
-    segment_bytes,
-)
+from vram_ledger.analysis.allocation.rules import MIB, MIN_BLOCK_BYTES, SMALL_BYTES, block_bytes, segment_bytes
 from vram_ledger.analysis.derivation.derived import Origin, OutsideDomain, Regime
-from vram_ledger.analysis.derivation.forms import Call, Ints, Shape, call_factors, calls_at, design
+from vram_ledger.analysis.derivation.forms import Ints, call_factors, calls_at, design
 from vram_ledger.analysis.derivation.program import Course, Device, Program
 from vram_ledger.analysis.messages.message import Message, Printed
+from vram_ledger.analysis.messages.sizes import sizes_printed
 
 BATCHES = (*range(1, 65), *range(72, 257, 8), 320, 384, 512, 768, 1024)
 MOST_RUNS = 6_000  # of a program in one memory: two seconds
@@ -66,20 +57,21 @@ class _Range:
         return sorted({self.least + (self.most - self.least) * n // (count - 1) for n in range(count)})
 
 
-def endings(program: Program, device: Device, message: Message, batches: Sequence[int] = BATCHES) -> list[Ending]:
-    """All shapes that were found; none where a message does not say what is allocated, reserved and free."""
+def endings(program: Program, device: Device, message: Message, shape: tuple[int, int] | None = None) -> list[Ending]:
+    """The shapes that were found; none where a message does not say what is allocated, reserved and free.
+
+    shape: batch and context, where they are known: no others are looked at then.
+    """
     reserved = message.reserved_middle_bytes
     if message.allocated is None or message.free is None or reserved is None:
         return []
     capacity, spread = reserved + message.free.middle_bytes, message.reserved_spread_bytes
     if program.held_by_model(device) > capacity - spread:
         return []
-    ranges = [
-        found
-        for regime in program.derived.regimes
-        if regime.call in ("whole", "decode")
-        for found in _ranges(program, device, regime, batches, message.asked, message.allocated)
-    ]
+    if shape is not None:
+        ranges = [_Range(batch=shape[0], least=shape[1], most=shape[1], slope=1)]
+    else:
+        ranges = _all_ranges(program, device, message.asked, message.allocated)
     found: dict[tuple[int, int], Ending] = {}
     # The figures leave a few MiB open, in which another request can be the first to fail. And of two neighbours in a
     # range one can end elsewhere: where a few looks find nothing, more of them are taken.
@@ -153,18 +145,21 @@ class _Runs:
             )
 
 
-def _ranges(
-    program: Program, device: Device, regime: Regime, batches: Sequence[int], asked: Printed, allocated: Printed
-) -> Iterator[_Range]:
+def _all_ranges(program: Program, device: Device, asked: Printed, allocated: Printed) -> list[_Range]:
+    regimes = [regime for regime in program.derived.regimes if regime.call in ("whole", "decode")]
+    return [found for regime in regimes for found in _ranges(program, device, regime, asked, allocated)]
+
+
+def _ranges(program: Program, device: Device, regime: Regime, asked: Printed, allocated: Printed) -> Iterator[_Range]:
     """The ranges of a regime, a batch after the other."""
     low, high = regime.domain.batches
-    of = np.array([b for b in batches if low <= b <= high], dtype=np.int64)
+    of = np.array([b for b in BATCHES if low <= b <= high], dtype=np.int64)
     course = program.course_of(regime)
     if not of.size:
         return
     before, spare = _alive(course, program.held_by_model(device))
     steps = np.flatnonzero(course.begins >= 0)
-    for least, most in _sizes_printed(asked):
+    for least, most in sizes_printed(asked):
         first = _first_contexts(course, regime, of, least)
         last = _first_contexts(course, regime, of, most + 1) - 1
         for place, batch in enumerate(of.tolist()):
@@ -209,7 +204,7 @@ def _narrowed(
 
 
 def _first_contexts(course: Course, regime: Regime, batches: Ints, least_bytes: int) -> Ints:
-    """Of each request and batch the first context at which it has so many bytes, one beyond the last if it never has."""
+    """Of each request and batch the first context at which it has so many bytes; else one beyond the last."""
     low, high = regime.domain.contexts
     shape = (len(course.matrix), len(batches))
     of = np.broadcast_to(batches, shape)
@@ -237,15 +232,3 @@ def _first(holds: Any, least: Ints, most: Ints) -> Ints:
         no = ~yes & (high - low > 1)
         high, low = np.where(yes, middle, high), np.where(no, middle, low)
     return high
-
-
-def _sizes_printed(asked: Printed) -> Iterator[tuple[int, int]]:
-    """The ranges of sizes whose segment is printed so (``get_allocation_size``)."""
-    if asked.has(SMALL_SEGMENT_BYTES):
-        yield 1, SMALL_BYTES
-    if asked.has(LARGE_SEGMENT_BYTES):
-        yield SMALL_BYTES + 1, OWN_SEGMENT_BYTES - MIN_BLOCK_BYTES
-    least = -(-asked.least_bytes // SEGMENT_STEP_BYTES) * SEGMENT_STEP_BYTES
-    most = asked.most_bytes // SEGMENT_STEP_BYTES * SEGMENT_STEP_BYTES
-    if max(least, OWN_SEGMENT_BYTES) <= most:
-        yield max(least - SEGMENT_STEP_BYTES + 1, OWN_SEGMENT_BYTES - MIN_BLOCK_BYTES + 1), most

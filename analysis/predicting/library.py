@@ -154,6 +154,24 @@ class Library:
 
         return program
 
+    def programs_on(self, model: str, card: Card | None, rules: Rules = "default") -> Iterator[tuple[Program, Device]]:
+        """Every stored program of a model as a card runs it, of the newest software, and what of the card decides.
+
+        Without a card, as it runs where attention is flash's. Models that are not shipped have none but their own.
+        """
+        path = config_of(model)
+        config = read_config(path)
+        label = card.label if card else ""
+        capability = capability_of(label, GPUS) if label else FLASH
+        workspace = workspace_of(label, [], GPUS)
+        named = {known_as(path, config.shapes, name) for name in MODEL_CLASSES.values()}
+        files = {p for name in named for p in self._paths("*", "derived", f"{escape(name)}.*.json")}
+        found = {(d.configuration, d.phase) for d in (self.program(p).derived for p in sorted(files))}
+        for configuration, phase in sorted(found, key=str):
+            wanted = derived_on(capability, phase, configuration)
+            for program in self._programs(configuration, phase, wanted, path)[:1]:
+                yield program, self._device(program, card, workspace, rules)
+
     def _programs(
         self, configuration: Configuration, phase: Phase, capability: str | None, config: Path | None = None
     ) -> list[Program]:

@@ -1,0 +1,93 @@
+"""What would have helped a run that was out of memory, each with its figure."""
+
+from collections.abc import Iterator
+
+from vram_ledger.analysis.ground.cards import Card, sizes_text
+from vram_ledger.analysis.messages.message import Message
+from vram_ledger.analysis.messages.suspects import Suspect
+from vram_ledger.analysis.messages.tensors import Named
+from vram_ledger.analysis.predicting.advice import advice
+from vram_ledger.analysis.predicting.library import Library
+from vram_ledger.analysis.predicting.predictor import Predictor
+from vram_ledger.errors import InputError, NothingKnown
+
+LOSS_TOKENS = 1024
+
+
+def rest(message: Message) -> Iterator[str]:
+    """What else a message says of the card, and what of that would help."""
+    free = message.free.middle_bytes if message.free else None
+    short = None if free is None else message.asked.middle_bytes - free
+    if message.unallocated is not None and short is not None:
+        spare = message.unallocated.middle_bytes
+        if spare >= short:
+            yield (
+                f"{message.unallocated.text} were reserved but not allocated, and {sizes_text(short)} were lacking: "
+                "with PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True that may have sufficed."
+            )
+        else:
+            yield (
+                f"Fragmentation is not why: {sizes_text(short)} were lacking, and {message.unallocated.text} reserved "
+                "but not allocated."
+            )
+    held = sum(other.middle_bytes for other in message.others)
+    if message.others:
+        enough = "" if short is None else ", which would have sufficed" if held >= short else ", which is too little"
+        yield f"Other processes held {sizes_text(held)} of the card{enough}."
+    if message.process is not None and message.reserved_middle_bytes is not None:
+        outside = message.process.middle_bytes - message.reserved_middle_bytes
+        if outside > 0:
+            yield f"Of the process {sizes_text(outside)} lay outside the allocator (CUDA context, libraries)."
+    if message.total and free is not None and message.process:
+        unseen = message.total.middle_bytes - free - message.process.middle_bytes - held
+        if unseen > message.total.most_bytes - message.total.least_bytes + 2**26:
+            yield f"{sizes_text(unseen)} of the card were held by something that the message does not name."
+    if message.allowed is not None:
+        yield f"The process was allowed {message.allowed.text} (set_per_process_memory_fraction); more may be there."
+
+
+def of_tensor(found: Named, batch: int) -> Iterator[str]:
+    """What makes a tensor of a config smaller, or spares it."""
+    tensor, sequences = found.tensor, max(batch, 1)
+    if tensor.kind == "tokens" and tensor.module == "lm_head":
+        last = found.bytes - sequences * tensor.bytes
+        yield (
+            f"The last token's logits alone (logits_to_keep=1 in generate and forward): {sizes_text(last)} less, "
+            f"{sequences * tensor.bytes:,} B instead of {found.bytes:,}."
+        )
+        if found.tokens > LOSS_TOKENS:
+            part = LOSS_TOKENS * tensor.bytes
+            yield (
+                f"For a loss, {LOSS_TOKENS:,} tokens at a time or a fused cross entropy: {sizes_text(part)} at a time "
+                f"instead of {sizes_text(found.bytes)}."
+            )
+    elif tensor.kind == "tokens":
+        yield f"Half the tokens in one call, or half the batch: {sizes_text(found.bytes // 2)} less here."
+    elif tensor.kind == "squares":
+        yield (
+            f'A fused attention kernel (attn_implementation="sdpa" or flash) makes no scores: {sizes_text(found.bytes)} '
+            "less."
+        )
+    elif tensor.name.endswith("in 16 bits"):
+        yield "A weight: the model is larger than what was free, whatever the prompt. See what the card would have to hold."
+    else:
+        yield f"The same in 16 bits: {sizes_text(found.bytes // 2)} less; an optimizer with 8-bit states, three quarters."
+
+
+def of_program(library: Library, card: Card, message: Message, suspect: Suspect) -> Iterator[str]:
+    """What is known of the workload on this card, by predict's own advice, with as much memory as there was."""
+    reserved, free = message.reserved_middle_bytes, message.free
+    outside = None if reserved is None or free is None else card.most_bytes - reserved - free.middle_bytes
+    outside = None if outside is None or outside <= 0 else outside
+    batch, context = suspect.shapes[0]
+    phase = suspect.phase
+
+    def predictors(chunk: int, rules: str | None = None) -> Predictor:
+        settings = rules or "default"
+        return library.predictor(suspect.model, suspect.variant, card, outside, "", chunk, settings)  # type: ignore[arg-type]
+
+    try:
+        found = predictors(0).predict(phase, batch, context)
+        yield from advice(predictors, found, 0)
+    except (InputError, NothingKnown) as error:
+        yield f"What else would fit is not known: {error}."

@@ -1,0 +1,116 @@
+"""What an out-of-memory message is about: requests of the stored programs that end so, and tensors of the configs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vram_ledger.analysis.derivation.derived import Origin
+from vram_ledger.analysis.derivation.derived_files import variant_of
+from vram_ledger.analysis.formula.config import ConfigError, read_config
+from vram_ledger.analysis.formula.shapes import resident_bytes
+from vram_ledger.analysis.ground.cards import Card, read_cards
+from vram_ledger.analysis.messages.endings import Ending, endings
+from vram_ledger.analysis.messages.message import Message
+from vram_ledger.analysis.messages.tensors import ROUND_UNITS, Named, named, tensors_of
+from vram_ledger.analysis.predicting.configs import config_of
+from vram_ledger.analysis.predicting.library import Library
+from vram_ledger.harness.records import Phase
+from vram_ledger.home import GPUS
+
+NAMED_CARDS = 4
+Shapes = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """A request of a program that ends as the message says.
+
+    model, variant, phase: of the program. shapes: the batches and contexts at which it does, the roundest first. bytes:
+    of the tensor at the first of them. exact: what is reserved agrees, too. weight: how many shapes there are, the
+    rarer a large one is asked for the less it counts.
+    """
+
+    origin: Origin
+    model: str
+    variant: str
+    phase: Phase
+    shapes: Shapes
+    bytes: int
+    exact: bool
+    weight: float
+
+
+def suspects(
+    library: Library,
+    models: Sequence[str],
+    card: Card | None,
+    message: Message,
+    shape: tuple[int, int] | None,
+    looked: Callable[[str], None] = lambda what: None,
+) -> list[Suspect]:
+    """The requests of all stored programs of the models that a message fits, the likeliest first.
+
+    Where one ends with all of a message's figures, those that have but some of them are left out. looked: is told
+    which program is looked through.
+    """
+    found: list[Suspect] = []
+    for model in models:
+        for program, device in library.programs_on(model, card):
+            derived = program.derived
+            variant = variant_of(derived.configuration)
+            looked(f"{derived.configuration.model} {variant} {derived.phase}")
+            by_origin: dict[Origin, list[Ending]] = {}
+            for ending in endings(program, device, message, shape):
+                by_origin.setdefault(ending.origin, []).append(ending)
+            for origin, ends in by_origin.items():
+                best = [e for e in ends if e.exact] or ends
+                best = sorted(best, key=lambda e: (_roundness(e.context_tokens), e.batch.bit_count(), e.batch))
+                found.append(
+                    Suspect(
+                        origin=origin,
+                        model=derived.configuration.model,
+                        variant=variant,
+                        phase=derived.phase,
+                        shapes=tuple((e.batch, e.context_tokens) for e in best),
+                        bytes=best[0].bytes,
+                        exact=best[0].exact,
+                        weight=sum(1 / (e.batch * e.context_tokens) for e in best),
+                    )
+                )
+    exact = [suspect for suspect in found if suspect.exact]
+    return sorted(exact or found, key=lambda s: -s.weight)
+
+
+def _roundness(tokens: int) -> int:
+    return next((place for place, unit in enumerate(ROUND_UNITS) if tokens % unit == 0), len(ROUND_UNITS))
+
+
+def config_tensors(models: Sequence[str], message: Message, shape: tuple[int, int] | None) -> list[Named]:
+    """The tensors of the models' configs that a message fits, the likeliest first."""
+    paths = {model: config_of(model) for model in models}
+    weights = [size for path in paths.values() if (size := _weights(path)) is not None]
+    allocated = message.allocated
+    # A forward pass has all the weights beside it; what has less is still loading them.
+    loading = None
+    if allocated is not None and len(weights) == len(paths):
+        loading = allocated.most_bytes < min(weights)
+    return named({model: tensors_of(path) for model, path in paths.items()}, message.asked, shape, loading)
+
+
+def _weights(path: Path) -> int | None:
+    """Bytes of the text class's weights in 16 bits; ``None`` of a config that is not of the family."""
+    try:
+        return resident_bytes(read_config(path).shapes, "Qwen3_5ForCausalLM")
+    except ConfigError:
+        return None
+
+
+def cards_printed(message: Message) -> list[Card]:
+    """The cards of ``gpus.toml`` whose memory torch prints as this message has it."""
+    if message.total is None:
+        return []
+    return [
+        card
+        for card in read_cards(GPUS).values()
+        if card.least_bytes == card.most_bytes and message.total.has(card.most_bytes)
+    ]

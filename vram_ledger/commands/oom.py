@@ -1,0 +1,214 @@
+"""The command about an out-of-memory message: oom."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vram_ledger.commands.options import JsonOption
+from vram_ledger.errors import InputError
+from vram_ledger.home import GPUS
+from vram_ledger.names import sequences, tokens
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from vram_ledger.analysis.ground.cards import Card
+    from vram_ledger.analysis.messages.message import Message
+    from vram_ledger.analysis.messages.suspects import Suspect
+    from vram_ledger.analysis.messages.tensors import Named
+
+FAMILY = ("qwen3.5-27b", "qwen3.5-9b", "qwen3.5-4b", "qwen3.5-2b", "qwen3.5-0.8b")
+LISTED, LISTED_SHAPES = 4, 4
+
+
+def decode_message(
+    message: Annotated[
+        str, typer.Option(help="The message, or a log with it; else it is read from standard input.")
+    ] = "",
+    model: Annotated[
+        str,
+        typer.Option(help="Name in configs/models, or the config.json of any model; else the whole Qwen3.5 family."),
+    ] = "",
+    gpu: Annotated[str, typer.Option(help="The card; else what has the memory that the message names.")] = "",
+    context: Annotated[str, typer.Option(help="Tokens of each sequence of the run, if you know them.")] = "",
+    batch: Annotated[str, typer.Option(help="Its sequences, 1 unless said; with the context.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Say which tensor an out-of-memory message is about, at which batch and context, and what would have helped.
+
+    Stored programs are run in the memory that the message says there was: seconds a model. Exit code: 0 if a tensor is
+    named, 4 if it is none that is known.
+    """
+    from vram_ledger.analysis.messages.message import read_message
+    from vram_ledger.analysis.messages.suspects import cards_printed, config_tensors, suspects
+    from vram_ledger.analysis.predicting.library import Library
+
+    said = read_message(message or _standard_input())
+    shape = _shape(context, batch)
+    models = (model,) if model else FAMILY
+    card = _card(gpu, cards_printed(said))
+    known = config_tensors(models, said, shape)
+    library = Library.of()
+    with _progress() as looked:
+        found = suspects(library, models, card, said, shape, looked)
+    helping = list(_helping(library, card, said, found, known))
+    code = 0 if found or known else 4
+    if as_json:
+        typer.echo(json.dumps(_as_json(said, card, found, known, helping), ensure_ascii=False))
+        raise typer.Exit(code)
+    _print(said, card, models, found, known, helping, bool(shape))
+    raise typer.Exit(code)
+
+
+def _standard_input() -> str:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise InputError("MESSAGE is missing: give the out-of-memory message (MESSAGE='…'), or a log on standard input")
+    return sys.stdin.read()
+
+
+def _shape(context: str, batch: str) -> tuple[int, int] | None:
+    if not context:
+        if batch:
+            raise InputError("batch is that of a context: give CONTEXT, too")
+        return None
+    return sequences(batch or "1"), tokens(context, "context")
+
+
+def _card(gpu: str, printed: "list[Card]") -> "Card | None":
+    from vram_ledger.analysis.ground.cards import card_of
+
+    if gpu:
+        return card_of(gpu, GPUS)
+    return printed[0] if printed else None
+
+
+@contextmanager
+def _progress() -> "Iterator[Callable[[str], None]]":
+    """Says which program is looked through, where somebody looks."""
+    from rich.console import Console
+
+    out = Console(stderr=True)
+    if not out.is_terminal:
+        yield lambda what: None
+        return
+    with out.status("") as status:
+        yield lambda what: status.update(f"looking through {what}")
+
+
+def _helping(
+    library: object, card: "Card | None", said: "Message", found: "list[Suspect]", known: "list[Named]"
+) -> Iterator[str]:
+    from vram_ledger.analysis.messages.remedies import of_program, of_tensor, rest
+
+    if found and card is not None:
+        yield from of_program(library, card, said, found[0])  # type: ignore[arg-type]
+    elif known:
+        yield from of_tensor(known[0], known[0].batch)
+    yield from rest(said)
+
+
+def _as_json(
+    said: "Message", card: "Card | None", found: "list[Suspect]", known: "list[Named]", helping: list[str]
+) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {
+        "message": asdict(said),
+        "card": card.label if card else None,
+        "programs": [asdict(one) for one in found],
+        "tensors": [asdict(one) | {"score": one.score} for one in known],
+        "would_help": helping,
+    }
+
+
+def _print(
+    said: "Message",
+    card: "Card | None",
+    models: tuple[str, ...],
+    found: "list[Suspect]",
+    known: "list[Named]",
+    helping: list[str],
+    shaped: bool,
+) -> None:
+    from vram_ledger.analysis.evidence.tables import console
+
+    out = console()
+    _line(out, "asked for", _figures(said))
+    if card is not None:
+        _line(out, "card", f"{card.label}, {card.source}")
+    _line(out, "models", ", ".join(models))
+    for number, suspect in enumerate(found[:LISTED], 1):
+        _line(out, f"{number}.", _suspect_text(suspect))
+    first = len(found[:LISTED]) + 1
+    for number, one in enumerate(known[:LISTED], first):
+        _line(out, f"{number}.", _named_text(one))
+    for number, line in enumerate(helping):
+        _line(out, "" if number else "help", line)
+    if not found and not known:
+        what = models[0] if len(models) == 1 else "the family"
+        at = (
+            " at this shape"
+            if shaped
+            else " at a round shape; CONTEXT= and BATCH= of the run, if you know them, tell more"
+        )
+        typer.echo(f"exit 4: no tensor of {what} has this size{at}")
+    else:
+        typer.echo(f"exit 0: {_first_text(found, known)}")
+
+
+def _line(out: "Console", name: str, text: str) -> None:
+    from rich.table import Table
+
+    row = Table.grid(padding=(0, 2))
+    row.add_column(width=9, no_wrap=True)
+    row.add_column(overflow="fold")
+    row.add_row(name, text)
+    out.print(row, markup=False)
+
+
+def _figures(said: "Message") -> str:
+    parts = [said.asked.text]
+    for printed, words in (
+        (said.free, "free"),
+        (said.total, "of the card"),
+        (said.allocated, "allocated"),
+        (said.unallocated, "reserved beside them"),
+        (said.reserved, "reserved"),
+        (said.process, "held by the process"),
+    ):
+        if printed is not None:
+            parts.append(f"{printed.text} {words}")
+    return "; ".join(parts)
+
+
+def _suspect_text(suspect: "Suspect") -> str:
+    origin = suspect.origin
+    (batch, context), *others = suspect.shapes
+    shapes = ", ".join(f"{b:,} × {c:,}" for b, c in others[: LISTED_SHAPES - 1])
+    more = len(others) - LISTED_SHAPES + 1
+    also = f"; the same at {shapes}{f' and {more:,} more shapes' if more > 0 else ''}" if others else ""
+    how = "all figures agree" if suspect.exact else "asked and allocated agree, what is reserved does not"
+    return (
+        f"{origin.op} in {origin.module or 'the model'} ({origin.source}), {origin.dtype} {origin.shape}, "
+        f"{suspect.bytes:,} B: {suspect.phase} of {suspect.model} {suspect.variant}, batch {batch:,} × context "
+        f"{context:,}{also} ({how})"
+    )
+
+
+def _named_text(one: "Named") -> str:
+    tensor = one.tensor
+    at = f": {one.tokens:,} tokens" if one.tokens else ""
+    at += f" in {one.batch:,} sequences" if one.batch > 1 else " of all sequences together" if one.tokens else ""
+    whose = "" if len(one.models) > 1 else f" of {one.models[0]}"
+    chance = f"by chance once in {1 / one.chance:,.0f}"
+    return f"{tensor.name}{whose} ({tensor.module}, {tensor.shape}), {one.bytes:,} B{at} ({chance})"
+
+
+def _first_text(found: "list[Suspect]", known: "list[Named]") -> str:
+    if found:
+        return f"{found[0].origin.op} in {found[0].origin.module or 'the model'}"
+    return known[0].tensor.name
