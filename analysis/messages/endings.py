@@ -6,24 +6,30 @@ have, of every request of every step at every batch, a range of contexts as thei
 run in as much memory as the message says there was, and what fails there is compared with the message.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from vram_ledger.analysis.allocation.rules import MIB, MIN_BLOCK_BYTES, SMALL_BYTES, block_bytes, segment_bytes
 from vram_ledger.analysis.derivation.derived import Origin, OutsideDomain, Regime
-from vram_ledger.analysis.derivation.forms import Ints, call_factors, calls_at, design
+from vram_ledger.analysis.derivation.forms import MOST_CONTEXT_TOKENS, Ints, call_factors, calls_at, design
 from vram_ledger.analysis.derivation.program import Course, Device, Program
 from vram_ledger.analysis.messages.message import Message, Printed
 from vram_ledger.analysis.messages.sizes import sizes_printed
 
 BATCHES = (*range(1, 65), *range(72, 257, 8), 320, 384, 512, 768, 1024)
-MOST_RUNS = 6_000  # of a program in one memory: two seconds
+MOST_RUNS = 4_000  # of a program in one memory: a second or two
 MOST_IN_A_RANGE = 96
-FEW, LOOKS, MANY = 3, 9, 33  # places of a range that are looked at
+LOOKS, MANY = 9, 33  # places of a range that are looked at where one was hit, and where none was
+
+Effort = Literal["quick", "wide", "long"]
+"""A look at every range in the likeliest memory; in three memories, since the figures leave a few MiB open in which
+another request can be the first to fail; and at many places of every range, since of two neighbours one can end
+elsewhere."""
+EFFORTS: tuple[Effort, ...] = get_args(Effort)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +63,9 @@ class _Range:
         return sorted({self.least + (self.most - self.least) * n // (count - 1) for n in range(count)})
 
 
-def endings(program: Program, device: Device, message: Message, shape: tuple[int, int] | None = None) -> list[Ending]:
+def endings(
+    program: Program, device: Device, message: Message, shape: tuple[int, int] | None, effort: Effort
+) -> list[Ending]:
     """The shapes that were found; none where a message does not say what is allocated, reserved and free.
 
     shape: batch and context, where they are known: no others are looked at then.
@@ -66,21 +74,18 @@ def endings(program: Program, device: Device, message: Message, shape: tuple[int
     if message.allocated is None or message.free is None or reserved is None:
         return []
     capacity, spread = reserved + message.free.middle_bytes, message.reserved_spread_bytes
-    if program.held_by_model(device) > capacity - spread:
+    if program.held_by_model(device) > min(message.allocated.most_bytes, capacity - spread):
         return []
     if shape is not None:
         ranges = [_Range(batch=shape[0], least=shape[1], most=shape[1], slope=1)]
     else:
         ranges = _all_ranges(program, device, message.asked, message.allocated)
+    memories = (capacity,) if effort == "quick" else (capacity, capacity - spread, capacity + spread)
     found: dict[tuple[int, int], Ending] = {}
-    # The figures leave a few MiB open, in which another request can be the first to fail. And of two neighbours in a
-    # range one can end elsewhere: where a few looks find nothing, more of them are taken.
-    memories = tuple(dict.fromkeys((capacity, capacity - spread, capacity + spread)))
-    for memory, looks in ((memory, looks) for looks in (FEW, MANY) for memory in memories):
+    for memory in memories:
         runs = _Runs(program, device, message, memory)
-        # Wide ranges are those of small batches: each is looked at before any is searched.
-        for near in [r for r in ranges if runs.near(r, looks)]:
-            runs.search(near, message.allocated)
+        for batch in sorted({r.batch for r in ranges}):
+            runs.search([r for r in ranges if r.batch == batch], many=effort == "long")
         found = runs.found | found
         if any(ending.exact for ending in found.values()):
             break
@@ -95,26 +100,31 @@ class _Runs:
         self._allocated: dict[tuple[int, int], int | None] = {}  # None: it ends in another request, or not at all
         self.found: dict[tuple[int, int], Ending] = {}
 
-    def near(self, looked: _Range, looks: int) -> bool:
-        """Whether, at one of so many places of a range, a request fails that asks for what the message says."""
-        return any(self._run(looked.batch, context) for context in looked.places(looks))
+    def search(self, ranges: Sequence[_Range], many: bool) -> None:
+        """Runs the contexts of a batch's ranges at which what is allocated can be what the message says.
 
-    def search(self, looked: _Range, allocated: Printed) -> None:
-        """Runs the contexts of a range at which what is allocated can be what the message says.
-
-        Between two of them another layer can be the one that fails, so it is looked from several.
+        Between two of them another layer can be the one that fails, so a range is looked at from several.
         """
-        slope, batch = max(looked.slope, 1), looked.batch
-        slack = MIB // slope + 1
-        wanted: set[int] = set()
-        for known in looked.places(LOOKS):
-            if self._run(batch, known) and (at := self._allocated[batch, known]) is not None:
-                first = known + (allocated.least_bytes - at) // slope - slack
-                last = known - (at - allocated.most_bytes) // slope + slack
-                first, last = max(first, looked.least), min(last, looked.most)
-                wanted |= set(range(first, last + 1, max(1, (last - first) // MOST_IN_A_RANGE)))
+        batch = ranges[0].batch
+        looks = {place for r in ranges for place in r.places(MANY)} if many else _inside_each(ranges)
+        hit = [context for context in sorted(looks) if self._run(batch, context)]
+        near = [r for r in ranges if any(r.least <= context <= r.most for context in hit)]
+        wanted = {context for r in near for context in self._like(r, {*hit, *r.places(LOOKS)})}
         for context in sorted(wanted):
             self._run(batch, context)
+
+    def _like(self, looked: _Range, contexts: Iterable[int]) -> Iterator[int]:
+        """The contexts of a range with the message's allocated bytes, if they go on from these as the range does."""
+        allocated, slope = self._message.allocated, max(looked.slope, 1)
+        assert allocated is not None
+        slack = MIB // slope + 1
+        for known in contexts:
+            if looked.least <= known <= looked.most and self._run(looked.batch, known):
+                at = self._allocated[looked.batch, known]
+                assert at is not None
+                first = max(looked.least, known + (allocated.least_bytes - at) // slope - slack)
+                last = min(looked.most, known - (at - allocated.most_bytes) // slope + slack)
+                yield from range(first, last + 1, max(1, (last - first) // MOST_IN_A_RANGE))
 
     def _run(self, batch: int, context: int) -> bool:
         """Whether the program ends in a request for what the message says."""
@@ -143,6 +153,21 @@ class _Runs:
                 bytes=size,
                 exact=self._message.agrees(ended.allocated_bytes, ended.reserved_bytes),
             )
+
+
+def _inside_each(ranges: Sequence[_Range]) -> set[int]:
+    """Few contexts of which at least two, or its only one, lie in each range: both ends of what overlaps."""
+    found: set[int] = set()
+    last, first = -1, MOST_CONTEXT_TOKENS + 1
+    for looked in sorted(ranges, key=lambda r: r.most):
+        if looked.least > last:
+            last = looked.most
+            found.add(last)
+    for looked in sorted(ranges, key=lambda r: -r.least):
+        if looked.most < first:
+            first = looked.least
+            found.add(first)
+    return found
 
 
 def _all_ranges(program: Program, device: Device, asked: Printed, allocated: Printed) -> list[_Range]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from vram_ledger.analysis.allocation.settings import Rules
 from vram_ledger.analysis.ground.cards import Card, sizes_text
 from vram_ledger.analysis.messages.message import Message
 from vram_ledger.analysis.messages.suspects import Suspect
@@ -64,14 +65,13 @@ def of_tensor(found: Named, batch: int) -> Iterator[str]:
     elif tensor.kind == "tokens":
         yield f"Half the tokens in one call, or half the batch: {sizes_text(found.bytes // 2)} less here."
     elif tensor.kind == "squares":
-        yield (
-            f'A fused attention kernel (attn_implementation="sdpa" or flash) makes no scores: {sizes_text(found.bytes)} '
-            "less."
-        )
+        spared = sizes_text(found.bytes)
+        yield f'A fused attention kernel (attn_implementation="sdpa" or flash) makes no scores: {spared} less.'
     elif tensor.name.endswith("in 16 bits"):
-        yield "A weight: the model is larger than what was free, whatever the prompt. See what the card would have to hold."
+        yield "A weight: the model is larger than what was free, whatever the prompt."
     else:
-        yield f"The same in 16 bits: {sizes_text(found.bytes // 2)} less; an optimizer with 8-bit states, three quarters."
+        half, quarter = sizes_text(found.bytes // 2), sizes_text(found.bytes // 4 * 3)
+        yield f"In 16 bits {half} less; as a state of an optimizer in 8 bits {quarter} less."
 
 
 def of_program(library: Library, card: Card, message: Message, suspect: Suspect) -> Iterator[str]:
@@ -82,9 +82,8 @@ def of_program(library: Library, card: Card, message: Message, suspect: Suspect)
     batch, context = suspect.shapes[0]
     phase = suspect.phase
 
-    def predictors(chunk: int, rules: str | None = None) -> Predictor:
-        settings = rules or "default"
-        return library.predictor(suspect.model, suspect.variant, card, outside, "", chunk, settings)  # type: ignore[arg-type]
+    def predictors(chunk: int, rules: Rules | None = None) -> Predictor:
+        return library.predictor(suspect.model, suspect.variant, card, outside, "", chunk, rules or "default")
 
     try:
         found = predictors(0).predict(phase, batch, context)

@@ -1,15 +1,15 @@
 """What an out-of-memory message is about: requests of the stored programs that end so, and tensors of the configs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vram_ledger.analysis.derivation.derived import Origin
+from vram_ledger.analysis.derivation.derived import Derived, Origin
 from vram_ledger.analysis.derivation.derived_files import variant_of
 from vram_ledger.analysis.formula.config import ConfigError, read_config
 from vram_ledger.analysis.formula.shapes import resident_bytes
 from vram_ledger.analysis.ground.cards import Card, read_cards
-from vram_ledger.analysis.messages.endings import Ending, endings
+from vram_ledger.analysis.messages.endings import EFFORTS, Ending, endings
 from vram_ledger.analysis.messages.message import Message
 from vram_ledger.analysis.messages.tensors import ROUND_UNITS, Named, named, tensors_of
 from vram_ledger.analysis.predicting.configs import config_of
@@ -54,31 +54,35 @@ def suspects(
     which program is looked through.
     """
     found: list[Suspect] = []
-    for model in models:
-        for program, device in library.programs_on(model, card):
+    for effort in EFFORTS:
+        for program, device in (made for model in models for made in library.programs_on(model, card)):
             derived = program.derived
-            variant = variant_of(derived.configuration)
-            looked(f"{derived.configuration.model} {variant} {derived.phase}")
-            by_origin: dict[Origin, list[Ending]] = {}
-            for ending in endings(program, device, message, shape):
-                by_origin.setdefault(ending.origin, []).append(ending)
-            for origin, ends in by_origin.items():
-                best = [e for e in ends if e.exact] or ends
-                best = sorted(best, key=lambda e: (_roundness(e.context_tokens), e.batch.bit_count(), e.batch))
-                found.append(
-                    Suspect(
-                        origin=origin,
-                        model=derived.configuration.model,
-                        variant=variant,
-                        phase=derived.phase,
-                        shapes=tuple((e.batch, e.context_tokens) for e in best),
-                        bytes=best[0].bytes,
-                        exact=best[0].exact,
-                        weight=sum(1 / (e.batch * e.context_tokens) for e in best),
-                    )
-                )
-    exact = [suspect for suspect in found if suspect.exact]
-    return sorted(exact or found, key=lambda s: -s.weight)
+            looked(f"{derived.configuration.model} {variant_of(derived.configuration)} {derived.phase}")
+            found += _of_program(derived, endings(program, device, message, shape, effort))
+        if exact := [suspect for suspect in found if suspect.exact]:
+            return sorted(exact, key=lambda s: -s.weight)
+        if not found and effort == "wide":
+            break
+    return sorted({(s.origin, s.model, s.variant, s.phase): s for s in found}.values(), key=lambda s: -s.weight)
+
+
+def _of_program(derived: Derived, ends: Sequence[Ending]) -> Iterator[Suspect]:
+    by_origin: dict[Origin, list[Ending]] = {}
+    for ending in ends:
+        by_origin.setdefault(ending.origin, []).append(ending)
+    for origin, own in by_origin.items():
+        best = [e for e in own if e.exact] or own
+        best = sorted(best, key=lambda e: (_roundness(e.context_tokens), e.batch.bit_count(), e.batch))
+        yield Suspect(
+            origin=origin,
+            model=derived.configuration.model,
+            variant=variant_of(derived.configuration),
+            phase=derived.phase,
+            shapes=tuple((e.batch, e.context_tokens) for e in best),
+            bytes=best[0].bytes,
+            exact=best[0].exact,
+            weight=sum(1 / (e.batch * e.context_tokens) for e in best),
+        )
 
 
 def _roundness(tokens: int) -> int:

@@ -159,11 +159,8 @@ def named(
     for tensor, models in owners.items():
         if loading is None or (tensor.kind == "weight") == loading or tensor.element_bytes == 4:
             for batch, tokens, size, chance in _fits(tensor, asked, shape):
-                found.append(
-                    Named(
-                        tensor=tensor, batch=batch, tokens=tokens, bytes=size, chance=chance, models=tuple(models)
-                    )  # fmt: skip
-                )
+                whose = tuple(models)
+                found.append(Named(tensor=tensor, batch=batch, tokens=tokens, bytes=size, chance=chance, models=whose))
     return sorted((one for one in found if one.chance <= MOST_CHANCE), key=lambda one: -one.score)
 
 

@@ -164,7 +164,7 @@ class Library:
         label = card.label if card else ""
         capability = capability_of(label, GPUS) if label else FLASH
         workspace = workspace_of(label, [], GPUS)
-        named = {known_as(path, config.shapes, name) for name in MODEL_CLASSES.values()}
+        named = {known_as(path, config.shapes, configuration_of(path.stem, name).model_class) for name in MODEL_CLASSES}
         files = {p for name in named for p in self._paths("*", "derived", f"{escape(name)}.*.json")}
         found = {(d.configuration, d.phase) for d in (self.program(p).derived for p in sorted(files))}
         for configuration, phase in sorted(found, key=str):
