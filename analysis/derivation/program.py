@@ -240,7 +240,7 @@ class Program:
 
     def _calls(
         self, device: Device, batch: int, context_tokens: int, chunk_tokens: int
-    ) -> Iterator[tuple[Course, list[Ints], list[int]]]:
+    ) -> Iterator[tuple[Course, tuple[Ints, ...], list[int]]]:
         """Of every call its steps, a piece up to each release of the cache, and the sizes of its requests."""
         alive: list[int] = []
         ranks: dict[int, tuple[str, ...]] = {}
@@ -252,11 +252,9 @@ class Program:
             pieces, left = in_full(own, course.regime, rounds_of(course.regime, shape))
             made = sum(int((steps >= 0).sum()) for steps in pieces)
             numbers = np.concatenate([np.array(alive, dtype=np.int64), requests + np.arange(made)])
-            yield (
-                course,
-                [np.where(steps < 0, ~numbers[np.maximum(~steps, 0)], steps) for steps in pieces],
-                self.sizes(call, shape, course, device.multiprocessors),
-            )
+            if requests:  # those of the first call are numbered from 0 as they are
+                pieces = tuple(np.where(steps < 0, ~numbers[np.maximum(~steps, 0)], steps) for steps in pieces)
+            yield course, pieces, self.sizes(call, shape, course, device.multiprocessors)
             known = len(alive)
             alive = numbers[left].tolist()
             ranks |= {

@@ -22,8 +22,8 @@ from vram_ledger.analysis.messages.sizes import sizes_printed
 
 BATCHES = (*range(1, 65), *range(72, 257, 8), 320, 384, 512, 768, 1024)
 MOST_RUNS = 4_000  # of a program in one memory: a second or two
-MOST_IN_A_RANGE = 96
-LOOKS, MANY = 9, 33  # places of a range that are looked at where one was hit, and where none was
+MOST_IN_A_RANGE = 48
+LOOKS, MANY = 5, 33  # places of a range that are looked at where one was hit, and where none was
 
 Effort = Literal["quick", "wide", "long"]
 """A look at every range in the likeliest memory; in three memories, since the figures leave a few MiB open in which
@@ -212,15 +212,20 @@ def _narrowed(
 ) -> Iterator[_Range]:
     """Of the contexts from starts to ends those at which the form before a step is what is allocated."""
 
-    def alive(contexts: Ints) -> Ints:
+    def alive(contexts: Ints, of: Any = slice(None)) -> Ints:
         factors = call_factors(regime.call, np.full_like(contexts, batch), contexts)
-        total: Ints = (before * design(regime.columns, factors)).sum(axis=1)
+        total: Ints = (before[of] * design(regime.columns, factors)).sum(axis=1)
         return total
 
-    least = _first(lambda n: alive(n) + spare >= allocated.least_bytes, starts, ends)
-    most = _first(lambda n: alive(n) > allocated.most_bytes, starts, ends) - 1
+    low, high = alive(starts), alive(ends)
+    of = np.flatnonzero((low <= allocated.most_bytes) & (high + spare >= allocated.least_bytes))
+    if not of.size:
+        return
+    starts, ends, spare = starts[of], ends[of], spare[of]
+    least = _first(lambda n: alive(n, of) + spare >= allocated.least_bytes, starts, ends)
+    most = _first(lambda n: alive(n, of) > allocated.most_bytes, starts, ends) - 1
     keep = least <= most
-    slopes = (alive(ends) - alive(starts)) // np.maximum(ends - starts, 1)
+    slopes = (high[of] - low[of]) // np.maximum(ends - starts, 1)
     seen = {
         (int(a), int(z)): int(s) for a, z, s in zip(least[keep], most[keep], slopes[keep], strict=True)
     }  # many layers have one and the same
