@@ -112,10 +112,15 @@ def _first(forms: tuple[str, ...], text: str) -> Printed | None:
 
 
 def _printed(match: "re.Match[str]") -> Printed:
-    figure, unit = match.group(1), UNITS[match.group(2)]
-    if unit == 1:
+    return printed(match.group(1), match.group(2))
+
+
+def printed(figure: str, unit: str) -> Printed:
+    """A figure in a unit of :data:`UNITS`, of which half of its last digit is open."""
+    size = UNITS[unit]
+    if size == 1:
         return Printed(text=f"{figure} bytes", least_bytes=int(float(figure)), most_bytes=int(float(figure)))
     value = float(figure)
     half = 0.5 * 10 ** -len(figure.partition(".")[2]) if "." in figure else 0.5
-    least, most = (value - half) * unit, (value + half) * unit
-    return Printed(text=f"{figure} {match.group(2)}", least_bytes=max(0, -int(-least // 1)), most_bytes=int(most))
+    least, most = (value - half) * size, (value + half) * size
+    return Printed(text=f"{figure} {unit}", least_bytes=max(0, -int(-least // 1)), most_bytes=int(most))
