@@ -1,8 +1,8 @@
 """llama.cpp ``--fit``: its own allocator without memory, 1024 MiB left free on the card. Claims: the device.
 
 KV cells of f16 on the full layers and, per sequence, K−1 columns and the state matrices in float32
-(:mod:`vram_ledger.analysis.serving.llama_cpp`). The compute buffer comes out of the program itself and has no formula, so
-it is missing here.
+(:mod:`vram_ledger.analysis.serving.llama_cpp`). The compute buffer comes out of the program itself and has no formula,
+so it is missing here.
 """
 
 from vram_ledger.analysis.estimating.breakdown import Breakdown, Request, added_up

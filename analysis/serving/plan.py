@@ -123,7 +123,7 @@ class Limit:
 
     def longest(self, batch: int, most_tokens: int, sure: bool) -> int:
         """The longest context of so many requests, up to a length; 0 if there is none."""
-        left = (self.least if sure else self.most) // batch - self.each
+        left = max(0, self.least if sure else self.most) // batch - self.each
         if self.step == 0:
             return most_tokens if left >= 0 else 0
         return max(0, min(most_tokens, left // self.step * self.step_tokens))

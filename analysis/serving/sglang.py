@@ -17,7 +17,6 @@ from vram_ledger.analysis.serving.plan import (
     Figure,
     Limit,
     Plan,
-    ServingError,
     Span,
     Term,
     cache_type,
@@ -184,8 +183,6 @@ def _counted(asked: Asked, slots: Span, tokens: Span, claim: int) -> tuple[tuple
     limits = [Limit(name="tokens", least=tokens.least, most=tokens.most, each=0, step=1, step_tokens=1)]
     if not asked.model.n_linear:
         return tuple(found), tuple(limits)
-    if slots.most < claim:
-        raise ServingError(f"SGLang ends: {slots.most} slots of states are fewer than the {claim} that a request takes")
     source = f"max_mamba_cache_size: {float(RATIO / (1 + RATIO)):.3f} of the pool in states; one more is allocated"
     pool = (slots.most + SPARE_SLOTS) * ssm_bytes(asked.model, asked.cards) / GIB
     found = [

@@ -32,6 +32,7 @@ from vram_ledger.analysis.serving.plan import (
     share,
     term,
 )
+from vram_ledger.analysis.serving.recorded import activation, records
 from vram_ledger.analysis.serving.weights import loaded
 
 BLOCK_TOKENS = 16  # of plain attention, and the kernels' alignment of a hybrid's block
@@ -172,7 +173,7 @@ def _terms(asked: Asked) -> tuple[Term, ...]:
         return (*loading, term(POOL, asked.pool, "as given"))
     if asked.card is None:
         return loading
-    beside = _beside()
+    beside = _beside(asked)
     share_of_card = asked.utilization or UTILIZATION
     room = Span(least=int(asked.card.least_bytes * share_of_card), most=int(asked.card.most_bytes * share_of_card))
     taken = sum((Span(least=t.least_bytes, most=t.most_bytes) for t in (*loading, *beside)), exactly(0))
@@ -191,21 +192,30 @@ def _rounding(asked: Asked, requested_bytes: int) -> Term | None:
     return term("rounding", exactly(blocks - requested_bytes), source, logs_of("vllm", "weights"))
 
 
-def _beside() -> tuple[Term, ...]:
+def _beside(asked: Asked) -> tuple[Term, ...]:
     """What vLLM measures at its start and leaves out of the pool."""
+    assert asked.card is not None
+    emulated = activation("vllm", asked.model.name, asked.text, asked.card.label, records())
     fields = {"activation_gib": "activation peak", "non_torch_gib": "outside torch", "graphs_gib": "CUDA graphs"}
     found = []
     for field, name in fields.items():
         span, count = seen(field)
         least = 0 if field == "graphs_gib" else span.least  # eager, or a release that does not count them
         source = f"not known: the least and most of {count} logs of other models and cards"
+        if field == "activation_gib" and emulated is not None:
+            span, source = emulated
+            least = span.least
         found.append(term(name, Span(least=least, most=span.most), source))
     return tuple(found)
 
 
 def _layout(asked: Asked, blocks: Blocks, kv: CacheType, request: int) -> tuple[Figure, ...]:
     state = blocks.state_page_bytes
-    why = f"until its page of {kv.name} is no smaller than a state of {state:,} B" if state else "vLLM's own"
+    why = (
+        f"until its page of {8 * kv.bytes // kv.elements} bits is no smaller than a state of {state:,} B"
+        if state
+        else "vLLM's own"
+    )
     found = [
         figure("block", exactly(blocks.tokens), "tokens", why, logs_of("vllm", "block")),
         figure(

@@ -113,10 +113,7 @@ def _predict(runtime: str, shared: dict[str, Any], serving: dict[str, Any]) -> N
         raise typer.Exit(code)
     said = {name: " (default)" if not shared[name] else "" for name in ("batch", "context")}
     _print(plan, asked, f"batch {batch:,}{said['batch']}, context {context:,} tokens{said['context']}")
-    for limit in plan.limits:
-        needs, room = limit.needs(batch, context), (limit.least, limit.most)
-        if any(room):
-            typer.echo(f"{limit.name}: {needs:,} of {_ends(*(max(0, end) for end in room))} taken")
+    _print_taken(plan, batch, context)
     typer.echo(f"exit {code}: {verdict or 'predicted'}")
     raise typer.Exit(code)
 
@@ -138,7 +135,10 @@ def _capacity(runtime: str, shared: dict[str, Any], serving: dict[str, Any]) -> 
         typer.echo(json.dumps({**_json(plan, asked), **tables}, ensure_ascii=False))
         raise typer.Exit(code)
     _print(plan, asked, f"requests of up to {most:,} tokens")
-    _print_tables(longest, largest, most)
+    if code == 1:
+        _print_taken(plan, 1, 1)
+    else:
+        _print_tables(longest, largest, most)
     typer.echo(f"exit {code}: {('predicted', 'does not fit', '', '', 'nothing is sure to fit')[code]}")
     raise typer.Exit(code)
 
@@ -284,7 +284,8 @@ def _print(plan: "Plan", asked: "Asked", what: str) -> None:
 
     out = console()
     wide = out.width >= WIDE_COLUMNS
-    loaded = "text model" if asked.text or not asked.model.vision_parameters else "with its vision tower"
+    text = asked.text or not asked.model.vision_parameters or plan.runtime == "llama.cpp"
+    loaded = "text model" if text else "with its vision tower"
     out.print(f"{RUNTIMES[plan.runtime]}: {asked.model.name}, {loaded}", markup=False, soft_wrap=True)
     out.print(what, markup=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
@@ -318,13 +319,23 @@ def _row(term: "Term", group: str, wide: bool) -> list[str]:
 
 def _figure(figure: "Figure") -> str:
     said = _ends(figure.least, figure.most, figure.digits)
-    checked = f"{figure.logs} logs" if figure.logs else "no log"
+    checked = {0: "no log", 1: "1 log"}.get(figure.logs, f"{figure.logs} logs")
     unit = figure.unit if figure.unit in ("", "×") else f" {figure.unit}"
     return f"{figure.name}: {said}{unit} ({figure.source}; {checked})"
 
 
 def _ends(least: float, most: float, digits: int = 0) -> str:
     return " to ".join(dict.fromkeys(f"{end:,.{digits}f}" for end in (least, most)))
+
+
+def _print_taken(plan: "Plan", batch: int, context: int) -> None:
+    """What the requests take of what there is; that there is nothing to take."""
+    for limit in plan.limits:
+        if limit.most <= 0:
+            typer.echo(f"no {limit.name}: what is on the card beside them leaves no room")
+        else:
+            room = _ends(max(0, limit.least), limit.most)
+            typer.echo(f"{limit.name}: {limit.needs(batch, context):,} of {room} taken")
 
 
 def _print_tables(longest: list[tuple[int, ...]], largest: list[tuple[int, ...]], most: int) -> None:
@@ -338,7 +349,8 @@ def _print_tables(longest: list[tuple[int, ...]], largest: list[tuple[int, ...]]
         ("longest context", "concurrency", "tokens", longest, most),
         ("largest concurrency", "context", "requests", largest, 0),
     ):
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        out.print(f"\n{title}", style="italic", markup=False)
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         table.add_column(first, justify="right")
         table.add_column(second, justify="right", no_wrap=True)
         for at, low, high in rows:
