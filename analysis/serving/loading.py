@@ -11,6 +11,7 @@ from vram_ledger.analysis.allocation.rules import CachingAllocator
 from vram_ledger.analysis.formula.shapes import Shapes, VisionShapes
 
 FLOAT32_BYTES = 4
+SCALES = 4  # of an attention layer's queries, keys, values and probabilities (model_executor/layers/attention/)
 VISION_POSITIONS = 8192  # rows of the tower's rotary table (vllm/model_executor/models/qwen3_vl.py)
 
 
@@ -36,8 +37,8 @@ def loaded_bytes(shapes: Shapes, text: bool, element_bytes: int, rotary_rows: in
             if not table_made:
                 _table(shapes, element_bytes, rotary_rows, made, steps)
                 table_made = True
-            made(shapes.head_dim * element_bytes)
-            made(shapes.head_dim * element_bytes)
+            for size in (*[FLOAT32_BYTES] * SCALES, *[shapes.head_dim * element_bytes] * 2):
+                made(size)
         else:
             for elements, size in _delta(shapes, element_bytes):
                 made(elements * size)
@@ -92,10 +93,10 @@ def _rest(shapes: Shapes) -> tuple[int, ...]:
 
 def _table(shapes: Shapes, element_bytes: int, rows: int, made: Callable[[int], int], steps: list[int]) -> None:
     """The rotary table, with what is made on the way in float32: frequencies, positions, angles, cosines, sines."""
-    made(shapes.rotary_dim // 2 * FLOAT32_BYTES)
+    frequencies = made(shapes.rotary_dim // 2 * FLOAT32_BYTES)
     positions = made(rows * FLOAT32_BYTES)
     halves = [made(rows * shapes.rotary_dim // 2 * FLOAT32_BYTES) for _ in range(3)]
     whole = made(rows * shapes.rotary_dim * FLOAT32_BYTES)
-    steps.extend(~number for number in (positions, *halves))
+    steps.extend(~number for number in (frequencies, positions, *halves))
     made(rows * shapes.rotary_dim * element_bytes)
     steps.append(~whole)
