@@ -49,6 +49,11 @@ OVERHEADS = (
         activation_gib="1.42",
         non_torch_gib="0.03",
     ),
+    Overhead(
+        address="at0rp1d0i-cell/peephole reports/p0-model/model-report.md",
+        what="Qwen3.8-27B with its vision tower, RTX PRO 6000, 8,192 batched tokens, vLLM 0.29.0",
+        activation_gib="2.58",
+    ),
     Overhead(address="vllm-project/vllm#39559", what="Qwen3.5, GGUF, 51 + 35 graphs: estimated", graphs_gib="1.62"),
     Overhead(address="gpustack/runner#251", what="two cards, 16 graphs: estimated", graphs_gib="0.36"),
     Overhead(address="noonghunna/club-3090#434", what="Qwen3.6-27B, two 3090, 5 graphs: estimated", graphs_gib="0.09"),

@@ -183,13 +183,17 @@ def _terms(asked: Asked) -> tuple[Term, ...]:
 
 
 def _rounding(asked: Asked, requested_bytes: int) -> Term | None:
-    """What the allocator's blocks are larger than what is asked for; not known of quantised weights or of a share."""
+    """What the allocator's blocks are larger than what is asked for; not known of quantised weights or of a share.
+
+    The MTP part, loaded after the rest, is taken as it is.
+    """
     model = asked.model
-    if model.shapes is None or asked.weights is not None or asked.drafts or asked.cards > 1:
+    if model.shapes is None or asked.weights is not None or asked.cards > 1:
         return None
     blocks = loaded_bytes(model.shapes, asked.text, model.element_bytes, model.rotary_rows)
+    drafting = model.mtp_parameters * model.element_bytes if asked.drafts else 0
     source = "the allocator's blocks beyond the two: its rules, over the tensors in order"
-    return term("rounding", exactly(blocks - requested_bytes), source, logs_of("vllm", "weights"))
+    return term("rounding", exactly(blocks + drafting - requested_bytes), source, logs_of("vllm", "weights"))
 
 
 def _beside(asked: Asked) -> tuple[Term, ...]:
@@ -238,6 +242,7 @@ def _layout(asked: Asked, blocks: Blocks, kv: CacheType, request: int) -> tuple[
 
 def _counted(asked: Asked, blocks: Blocks, count: Span, request: int) -> tuple[Figure, ...]:
     """The lines that vLLM prints of its pool."""
+    groups = blocks.full_groups + blocks.state_groups
     tokens = Span(
         least=count.least * asked.context_tokens // request, most=count.most * asked.context_tokens // request
     )
@@ -259,6 +264,13 @@ def _counted(asked: Asked, blocks: Blocks, count: Span, request: int) -> tuple[F
             "tokens",
             "concurrency × length: GPU KV cache size of newer releases",
             logs_of("vllm", "cache size"),
+        ),
+        figure(
+            "cache size to 0.19",
+            Span(least=count.least // groups * blocks.tokens, most=count.most // groups * blocks.tokens),
+            "tokens",
+            f"the same line of older releases: blocks / {groups} groups × {blocks.tokens}",
+            logs_of("vllm", "cache size to 0.19"),
         ),
     )
 
