@@ -318,7 +318,7 @@ def safetensors(path: Path, tensors: dict[str, int]) -> Path:
 
 TENSORS = {
     "model.language_model.embed_tokens.weight": 1000,
-    "model.language_model.layers.0.mlp.up_proj.weight": 400,
+    "model.language_model.layers.63.mlp.up_proj.weight": 400,
     "model.visual.blocks.0.attn.qkv.weight": 50,
     "mtp.layers.0.mlp.up_proj.weight": 30,
     "lm_head.weight": 1000,
@@ -366,11 +366,11 @@ def text_of(value: str) -> bytes:
     return struct.pack("<Q", len(value.encode())) + value.encode()
 
 
-def gguf_file(path: Path, tensors: list[tuple[str, tuple[int, ...], int]]) -> Path:
+def gguf_file(path: Path, tensors: list[tuple[str, tuple[int, ...], int]], layers: int = 64) -> Path:
     """A file's header with a vocabulary, numbers and arrays among its keys."""
     keys = [
         text_of("general.architecture") + struct.pack("<I", 8) + text_of("qwen35"),
-        text_of("qwen35.block_count") + struct.pack("<II", 4, 2),
+        text_of("qwen35.block_count") + struct.pack("<II", 4, layers + 1),
         text_of("qwen35.nextn_predict_layers") + struct.pack("<II", 4, 1),
         text_of("qwen35.rope.freq_base") + struct.pack("<If", 6, 1e7),
         text_of("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 2) + text_of("ä") + text_of("bc"),
@@ -390,8 +390,8 @@ GGUF_TENSORS = [
     ("output.weight", (5120, 248_320), Q6_K),
     ("blk.0.attn_output.weight", (6144, 5120), Q4_K),
     ("blk.0.attn_norm.weight", (5120,), F32),
-    ("blk.1.nextn.eh_proj.weight", (10_240, 5120), Q4_K),
-    ("blk.1.ffn_up.weight", (5120, 17_408), Q4_K),
+    ("blk.64.nextn.eh_proj.weight", (10_240, 5120), Q4_K),
+    ("blk.64.ffn_up.weight", (5120, 17_408), Q4_K),
 ]
 
 
@@ -413,6 +413,15 @@ def test_llama_cpp_leaves_the_embedding_and_an_unused_mtp_part_off_the_card(
 ) -> None:
     stored = read_stored(gguf_file(tmp_path / "m.gguf", GGUF_TENSORS))
     assert stored.of(*parts) == named(llama_cpp.plan(asked(weights=stored, drafts=drafts)), "weights").most_bytes
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_its_layers(tmp_path: Path) -> None:
+    whole = read_stored(safetensors(tmp_path / "model.safetensors", {"model.layers.31.mlp.up_proj.weight": 2}))
+    file = read_stored(gguf_file(tmp_path / "m.gguf", GGUF_TENSORS, layers=32))
+    with pytest.raises(ServingError, match=r"has 32 layers, qwen3\.5-27b has 64: which MODEL"):
+        vllm.plan(asked(weights=whole))
+    with pytest.raises(ServingError, match=r"has 32 layers, qwen3\.5-27b has 64: which MODEL"):
+        llama_cpp.plan(asked(weights=file))
 
 
 def test_an_embedding_that_is_the_head_as_well_is_on_the_card(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_a_quantised_checkpoint_by_its_folder_is_config_and_weights(tmp_path: Pa
     config = json.loads((CONFIGS / "models" / "qwen3.5-9b.json").read_text(encoding="utf-8"))
     config["quantization_config"] = {"quant_method": "fp8"}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    safetensors(tmp_path / "model.safetensors", {"model.layers.0.mlp.up_proj.weight": 9 * 10**9, "mtp.fc.weight": 4})
+    safetensors(tmp_path / "model.safetensors", {"model.layers.31.mlp.up_proj.weight": 9 * 10**9, "mtp.fc.weight": 4})
     ask = ("predict", "--runtime", "vllm", "--model", tmp_path, "--gpu", "rtx-4090")
     assert (2, 9 * 10**9) == (
         invoke(*ask).exit_code,

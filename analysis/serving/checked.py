@@ -161,6 +161,6 @@ CHECKED: tuple[Check, ...] = (
 
 
 def logs_of(runtime: str, term: str) -> int:
-    """How many logs a term is held against, each counted once; a pool's blocks are told by all that is printed of it."""
+    """How many logs a term is held against, each counted once; all that is printed of a pool tells its blocks."""
     own = (c for c in CHECKED if c.runtime == runtime)
     return len({c.address for c in own if c.term == term or (term == "blocks" and c.pool)})

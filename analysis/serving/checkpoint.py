@@ -5,6 +5,8 @@ of every tensor (huggingface/safetensors, README). An index (``model.safetensors
 """
 
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from vram_ledger.errors import InputError
 
 INDEX = "model.safetensors.index.json"
 MOST_HEADER = 100_000_000  # the format's own limit
+LAYER = re.compile(r"(?:^|\.)layers\.(\d{1,6})\.")
 VISION, MTP, EMBEDDING, HEAD = "vision", "mtp", "embedding", "head"
 # Of whose part a tensor is, by a piece of its name: Hugging Face's, then llama.cpp's.
 PARTS = (
@@ -30,12 +33,16 @@ class CheckpointError(InputError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """Bytes of a checkpoint's tensors by part; "" is the rest. whole_only: an index, which tells no parts apart."""
+    """Bytes of a checkpoint's tensors by part; "" is the rest. whole_only: an index, which tells no parts apart.
+
+    layers: of the text model, without those of the MTP part; ``None`` where the names don't say.
+    """
 
     path: str
     tensors: int
     parts: dict[str, int]
     gguf: bool
+    layers: int | None = None
     whole_only: bool = False
 
     @property
@@ -79,7 +86,9 @@ def _of_folder(folder: Path) -> Stored:
 
 def _of_index(path: Path) -> Stored:
     total, names = _read_index(path)
-    return Stored(path=str(path), tensors=len(names), parts={"": total}, gguf=False, whole_only=True)
+    return Stored(
+        path=str(path), tensors=len(names), parts={"": total}, gguf=False, whole_only=True, layers=_layers(names)
+    )
 
 
 def _read_index(path: Path) -> tuple[int, dict[str, str]]:
@@ -96,14 +105,17 @@ def _read_index(path: Path) -> tuple[int, dict[str, str]]:
 
 
 def _of_headers(files: list[Path], where: str) -> Stored:
+    sizes = {name: size for file in files for name, size in _header(file).items()}
     parts: dict[str, int] = {}
-    count = 0
-    for file in files:
-        for name, size in _header(file).items():
-            part = part_of(name)
-            parts[part] = parts.get(part, 0) + size
-            count += 1
-    return Stored(path=where, tensors=count, parts=parts, gguf=False)
+    for name, size in sizes.items():
+        parts[part_of(name)] = parts.get(part_of(name), 0) + size
+    return Stored(path=where, tensors=len(sizes), parts=parts, gguf=False, layers=_layers(sizes))
+
+
+def _layers(names: Iterable[str]) -> int | None:
+    """How many layers tensors are named after, of the text model."""
+    numbers = {int(found[1]) for name in names if not part_of(name) and (found := LAYER.search(name))}
+    return max(numbers) + 1 if numbers else None
 
 
 def _header(path: Path) -> dict[str, int]:
@@ -133,7 +145,8 @@ def _of_gguf(path: Path) -> Stored:
     for tensor in header.tensors:
         part = MTP if tensor.name.startswith(own) else part_of(tensor.name)
         parts[part] = parts.get(part, 0) + tensor.bytes
-    return Stored(path=str(path), tensors=len(header.tensors), parts=parts, gguf=True)
+    layers = blocks - drafts if blocks else None
+    return Stored(path=str(path), tensors=len(header.tensors), parts=parts, gguf=True, layers=layers)
 
 
 def part_of(name: str) -> str:

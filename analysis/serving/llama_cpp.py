@@ -24,6 +24,7 @@ from vram_ledger.analysis.serving.plan import (
     figure,
     term,
 )
+from vram_ledger.analysis.serving.weights import same_layers
 
 MIB = 2**20
 FIT_MARGIN_BYTES = 1024 * MIB
@@ -179,6 +180,7 @@ def _weights(asked: Asked) -> Term:
     if stored is not None:
         if not stored.gguf:
             raise ServingError(f"{stored.path}: llama.cpp loads a GGUF file")
+        same_layers(stored, model)
         off = [VISION, *([] if asked.drafts else [MTP]), *([EMBEDDING] if stored.parts.get(HEAD) else [])]
         span = exactly(stored.total_bytes - stored.of(*off))
         left = [part for part in off if stored.parts.get(part)]

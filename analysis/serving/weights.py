@@ -1,6 +1,7 @@
 """The weights that a server loads: of the checkpoint that is named, else counted from the config."""
 
-from vram_ledger.analysis.serving.checkpoint import MTP, VISION
+from vram_ledger.analysis.serving.checkpoint import MTP, VISION, Stored
+from vram_ledger.analysis.serving.model import Served
 from vram_ledger.analysis.serving.plan import Asked, ServingError, Span, Term, exactly, term
 
 
@@ -32,6 +33,7 @@ def _of_checkpoint(asked: Asked, runtime: str) -> Term:
     if stored.gguf:
         raise ServingError(f"{stored.path}: a GGUF file is llama.cpp's; {runtime} loads safetensors")
     model = asked.model
+    same_layers(stored, model)
     left_out = [VISION] if asked.text else []
     left_out += [] if asked.drafts else [MTP]
     if stored.whole_only:
@@ -44,6 +46,15 @@ def _of_checkpoint(asked: Asked, runtime: str) -> Term:
         said = f", without {' and '.join(left_out)}" if stored.of(*left_out) else ""
         source = f"headers of {stored.path}: {stored.tensors:,} tensors{said}"
     return term("weights", _shared(span, asked.cards), source)
+
+
+def same_layers(stored: Stored, model: Served) -> None:
+    """:class:`ServingError` where a checkpoint has other layers than the model: it is another one's."""
+    layers = model.n_full + model.n_linear
+    if stored.layers not in (None, layers):
+        raise ServingError(
+            f"{stored.path} has {stored.layers} layers, {model.name} has {layers}: name its model (MODEL=)"
+        )
 
 
 def _shared(span: Span, cards: int) -> Span:
