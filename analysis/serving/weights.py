@@ -52,9 +52,7 @@ def same_layers(stored: Stored, model: Served) -> None:
     """:class:`ServingError` where a checkpoint has other layers than the model: it is another one's."""
     layers = model.n_full + model.n_linear
     if stored.layers not in (None, layers):
-        raise ServingError(
-            f"{stored.path} has {stored.layers} layers, {model.name} has {layers}: name its model (MODEL=)"
-        )
+        raise ServingError(f"{stored.path} has {stored.layers} layers, {model.name} has {layers}: which MODEL?")
 
 
 def _shared(span: Span, cards: int) -> Span:
