@@ -10,6 +10,8 @@
 #   predict      what a workload takes, and whether it fits: GPU= MODEL= CONTEXT= BATCH= PHASE= CHUNK= MEMORY= FREE=
 #                ALLOCATOR= SYMBOLS=1
 #   capacity     the longest contexts and largest batches that fit: GPU= MODEL= CHUNK= MEMORY= FREE= ALLOCATOR=
+#                both of a server: RUNTIME=vllm, sglang or llama.cpp, UTILIZATION= KV_TYPE= PREFIX_CACHING= DRAFTS=
+#                WEIGHTS= TENSOR_PARALLEL= POOL=
 #   oom          the tensor that an out-of-memory message is about, and what would have helped: MESSAGE= (or standard
 #                input) MODEL= GPU= CONTEXT= BATCH=
 #   validate     hold an estimator against results: ESTIMATOR= TOLERANCE= BASE= FILE= MARKDOWN=

@@ -7,14 +7,14 @@ import pytest
 from tests.conftest import CONFIGS, ROOT
 from vram_ledger.analysis.estimating.breakdown import Request, asked
 from vram_ledger.analysis.estimating.ours import exact_terms
-from vram_ledger.analysis.estimators import canitrun, fitmygpu, gguf_parser, llmfit, nominal, sglang, vllm_pool
+from vram_ledger.analysis.estimators import canitrun, fitmygpu, gguf_parser, llmfit, nominal
 from vram_ledger.analysis.estimators.catalogue import ESTIMATORS
 from vram_ledger.analysis.formula.config import read_shapes
 
 MODELS = {name: CONFIGS / "models" / f"{name}.json" for name in ("qwen3.5-27b", "qwen3.5-9b")}
 SHAPES = {name: read_shapes(path) for name, path in MODELS.items()}
 QWEN = SHAPES["qwen3.5-27b"]
-NOT_ESTIMATORS = {"__init__", "catalogue", "nominal", "sglang"}
+NOT_ESTIMATORS = {"__init__", "catalogue", "nominal"}
 
 # Facts page: GB for the 27B in bf16 at (batch, context) = (1, 4096), (1, 32768), (1, 262144), (8, 32768).
 POINTS = [(1, 4096), (1, 32768), (1, 262144), (8, 32768)]
@@ -126,26 +126,9 @@ def test_llama_cpp_leaves_1024_mib_beside_its_cells_and_states() -> None:
     assert (65_536 * 3000, 156_893_184 * 3, 2**30) == (answer.kv_cache_bytes, states, answer.overhead_bytes)
 
 
-def test_the_vllm_pool_has_the_published_blocks() -> None:
-    assert (3_207_168, 784, 51_380_224) == (
-        vllm_pool.state_page_bytes(QWEN),
-        vllm_pool.attention_block_tokens(QWEN),
-        vllm_pool.block_bytes(QWEN),
-    )
-
-
-@pytest.mark.parametrize(("prefix_caching", "blocks"), [(False, 6 + 3), (True, 6 + 6)])
-def test_a_vllm_request_takes_its_blocks_and_three_for_each_state(prefix_caching: bool, blocks: int) -> None:
-    assert blocks == vllm_pool.request_blocks(QWEN, 4096, prefix_caching)
-
-
-def test_an_sglang_request_has_the_published_state() -> None:
-    assert 153_944_064 == sglang.state_bytes(QWEN)
-
-
-def test_sglang_gives_nine_nineteenths_to_states_and_the_rest_to_tokens() -> None:
-    assert (100, 1000) == sglang.slots_and_tokens(QWEN, 100 * 153_944_064 + 65_536 * 1000, ratio=1e6)
-    assert 9 == sglang.slots_and_tokens(QWEN, 19 * 153_944_064)[0]
+def test_the_vllm_pool_is_its_blocks_of_tokens_and_three_of_states() -> None:
+    answer = ESTIMATORS["vllm-pool"](request(4096, 2))
+    assert (2 * 6 * 51_380_224, 2 * 3 * 51_380_224) == (answer.kv_cache_bytes, answer.state_bytes)
 
 
 def test_llmfit_has_kv_on_every_layer_and_half_a_gigabyte() -> None:

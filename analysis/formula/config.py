@@ -69,17 +69,26 @@ def read_shapes(path: Path) -> Shapes:
 
 def read_config(path: Path) -> Config:
     """A ``config.json``; :class:`ConfigError` names the file and the field, or the line if it is not JSON."""
+    return config_from(read_json(path), str(path))
+
+
+def read_json(path: Path) -> Any:
+    """What a config's file has; :class:`ConfigError` names the file, and the line if it is not JSON."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno})") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not a text file ({error.reason} at byte {error.start})") from error
     except (RecursionError, ValueError) as error:
         raise ConfigError(f"{path}: no config: nested too deeply, or a number of too many digits") from error
-    shapes = shapes_from(config, str(path))
+
+
+def config_from(config: Any, where: str) -> Config:
+    """The config in what was read; :class:`ConfigError` starts with ``where``."""
+    shapes = shapes_from(config, where)
     text = config.get("text_config", config)
-    return Config(shapes=shapes, dtype=_dtype(config, text, str(path)), most_context_tokens=_limit(text, str(path)))
+    return Config(shapes=shapes, dtype=_dtype(config, text, where), most_context_tokens=_limit(text, where))
 
 
 def _dtype(config: dict[str, Any], text: dict[str, Any], where: str) -> str:
