@@ -8,7 +8,7 @@ and ``sglang/srt/model_executor/pool_configurator.py``, in releases from vLLM 0.
 import re
 from dataclasses import dataclass
 
-from vram_ledger.analysis.messages.message import LONGEST, UNITS, Printed, printed
+from vram_ledger.analysis.messages.message import LONGEST, Printed, printed
 from vram_ledger.errors import InputError
 
 GIB = r"(\d+(?:\.\d+)?) (GiB)"
@@ -16,15 +16,15 @@ TOO_LONG = re.compile(
     rf"max seq len \((\d+)\), \(?{GIB} KV cache is needed, which is larger than the available KV cache memory \({GIB}\)"
 )
 NOT_FREE = re.compile(
-    r"Free memory on device(?: \S+)? \((\d+(?:\.\d+)?)/(\d+(?:\.\d+)?) GiB\) on startup is less than desired GPU memory "
-    r"utilization \((\d?\.?\d+), (\d+(?:\.\d+)?) GiB\)"
+    r"Free memory on device(?: \S+)? \((\d+(?:\.\d+)?)/(\d+(?:\.\d+)?) GiB\) on startup is less than desired "
+    r"GPU memory utilization \((\d?\.?\d+), (\d+(?:\.\d+)?) GiB\)"
 )
 FEW_STATES = re.compile(r"max_num_seqs \((\d+)\) exceeds (?:the number of )?available Mamba cache blocks \((\d+)\)")
 NO_BLOCKS = "No available memory for the cache blocks"
 NO_STATIC = re.compile(r"Not enough memory\.? Please try to increase --mem-fraction-static")
 FRACTION = re.compile(r"mem_fraction_static=(\d?\.\d+)")
 LOADED = re.compile(rf"(?:Model loading took|model weights take) {GIB}")
-AVAILABLE = re.compile(rf"Available KV cache memory: (-?\d+(?:\.\d+)?) (GiB)")
+AVAILABLE = re.compile(r"Available KV cache memory: (-?\d+(?:\.\d+)?) (GiB)")
 AFTER_LOADING = re.compile(r"Load weight end.*?avail mem=(\d+(?:\.\d+)?) GB, mem usage=(\d+(?:\.\d+)?) GB")
 
 

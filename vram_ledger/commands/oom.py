@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from vram_ledger.analysis.ground.cards import Card
     from vram_ledger.analysis.messages.message import Message
+    from vram_ledger.analysis.messages.startup import Failed
     from vram_ledger.analysis.messages.suspects import Suspect
     from vram_ledger.analysis.messages.tensors import Named
 
@@ -44,10 +45,14 @@ def decode_message(
     named, 4 if it is none that is known.
     """
     from vram_ledger.analysis.messages.message import read_message
+    from vram_ledger.analysis.messages.startup import read_startup
     from vram_ledger.analysis.messages.suspects import cards_printed, config_tensors, suspects
     from vram_ledger.analysis.predicting.library import Library
 
-    said = read_message(message or _standard_input())
+    text = message or _standard_input()
+    if (failed := read_startup(text)) is not None:
+        _explain_server(failed, (model,) if model else FAMILY, gpu, as_json)
+    said = read_message(text)
     shape = _shape(context, batch)
     models = (model,) if model else FAMILY
     card = _card(gpu, cards_printed(said))
@@ -68,6 +73,32 @@ def _standard_input() -> str:
     if sys.stdin is None or sys.stdin.isatty():
         raise InputError("MESSAGE is missing: give the out-of-memory message (MESSAGE='…'), or a log on standard input")
     return sys.stdin.read()
+
+
+def _explain_server(failed: "Failed", models: tuple[str, ...], gpu: str, as_json: bool) -> NoReturn:
+    """What is known of a server that did not start."""
+    from dataclasses import asdict
+
+    from vram_ledger.analysis.evidence.tables import console
+    from vram_ledger.analysis.ground.cards import card_of
+    from vram_ledger.analysis.messages.servers import explained
+    from vram_ledger.analysis.predicting.configs import config_of
+    from vram_ledger.analysis.serving.model import read_served
+
+    card = card_of(gpu, GPUS) if gpu else None
+    answer = explained(failed, [read_served(path, path.stem) for path in map(config_of, models)], card)
+    code = 0 if answer.about else 4
+    if as_json:
+        typer.echo(json.dumps({"failed": asdict(failed), **asdict(answer)}, ensure_ascii=False))
+        raise typer.Exit(code)
+    out = console()
+    for number, line in enumerate(answer.about[:LISTED], 1):
+        _line(out, f"{number}.", line)
+    for number, line in enumerate(answer.helping):
+        _line(out, "" if number else "help", line)
+    why = "why it did not start" if answer.about else "no model here fits that; MODEL= and GPU= would tell more"
+    typer.echo(f"exit {code}: {why}")
+    raise typer.Exit(code)
 
 
 def _shape(context: str, batch: str) -> tuple[int, int] | None:
