@@ -1,15 +1,17 @@
 """What an out-of-memory message is about: requests of the stored programs that end so, and tensors of the configs."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vram_ledger.analysis.derivation.derived import Derived, Origin
-from vram_ledger.analysis.derivation.derived_files import variant_of
+from vram_ledger.analysis.derivation.derived_files import MODEL_CLASSES, variant_of
+from vram_ledger.analysis.derivation.program import Device, Program
 from vram_ledger.analysis.formula.config import ConfigError, read_config
 from vram_ledger.analysis.formula.shapes import resident_bytes
 from vram_ledger.analysis.ground.cards import Card, read_cards
-from vram_ledger.analysis.messages.endings import EFFORTS, Ending, endings
+from vram_ledger.analysis.messages.endings import EFFORTS, Effort, Ending, endings
 from vram_ledger.analysis.messages.message import Message
 from vram_ledger.analysis.messages.tensors import ROUND_UNITS, Named, named, tensors_of
 from vram_ledger.analysis.predicting.configs import config_of
@@ -17,7 +19,7 @@ from vram_ledger.analysis.predicting.library import Library
 from vram_ledger.harness.records import Phase
 from vram_ledger.home import GPUS
 
-NAMED_CARDS = 4
+EQUAL_SHAPES = 4  # of each tensor found, at which other variants are looked at, too
 Shapes = tuple[tuple[int, int], ...]
 
 
@@ -53,17 +55,39 @@ def suspects(
     Where one ends with all of a message's figures, those that have but some of them are left out. looked: is told
     which program is looked through.
     """
-    found: list[Suspect] = []
-    for effort in EFFORTS:
-        for program, device in (made for model in models for made in library.programs_on(model, card)):
-            derived = program.derived
-            looked(f"{derived.configuration.model} {variant_of(derived.configuration)} {derived.phase}")
-            found += _of_program(derived, endings(program, device, message, shape, effort))
-        if exact := [suspect for suspect in found if suspect.exact]:
-            return sorted(exact, key=lambda s: -s.weight)
-        if not found and effort == "wide":
-            break
-    return sorted({(s.origin, s.model, s.variant, s.phase): s for s in found}.values(), key=lambda s: -s.weight)
+    programs = [made for model in models for made in library.programs_on(model, card)]
+    plain = [made for made in programs if variant_of(made[0].derived.configuration) in MODEL_CLASSES]
+    others = [made for made in programs if made not in plain]
+
+    def of(chosen: Sequence[tuple[Program, Device]], effort: Effort, at: tuple[int, int] | None) -> Iterator[Suspect]:
+        for program, device in chosen:
+            looked(f"{program.derived.configuration.model} {_kind(program.derived)}")
+            yield from _of_program(program.derived, endings(program, device, message, at, effort))
+
+    near: list[Suspect] = []
+    for group, rest in ((plain, others), (others, [])):
+        for effort in EFFORTS:
+            found = list(of(group, effort, shape))
+            near = near or found
+            if exact := [suspect for suspect in found if suspect.exact]:
+                shapes = dict.fromkeys(shape for suspect in exact for shape in suspect.shapes[:EQUAL_SHAPES])
+                exact += [s for at in shapes for s in of(rest, "quick", at) if s.exact]
+                return sorted(_joined(exact), key=lambda s: -s.weight)
+    return sorted(near, key=lambda s: -s.weight)
+
+
+def _joined(found: Sequence[Suspect]) -> Iterator[Suspect]:
+    """Each request of a program once, with all the shapes at which it was found."""
+    groups: dict[tuple[Origin, str, str, Phase], list[Suspect]] = {}
+    for suspect in found:
+        groups.setdefault((suspect.origin, suspect.model, suspect.variant, suspect.phase), []).append(suspect)
+    for first, *more in groups.values():
+        shapes = tuple(dict.fromkeys(shape for suspect in (first, *more) for shape in suspect.shapes))
+        yield dataclasses.replace(first, shapes=shapes, weight=first.weight + sum(s.weight for s in more))
+
+
+def _kind(derived: Derived) -> str:
+    return f"{variant_of(derived.configuration)} {derived.phase}"
 
 
 def _of_program(derived: Derived, ends: Sequence[Ending]) -> Iterator[Suspect]:
