@@ -21,7 +21,7 @@ from vram_ledger.analysis.messages.message import Message, Printed
 from vram_ledger.analysis.messages.sizes import sizes_printed
 
 BATCHES = (*range(1, 65), *range(72, 257, 8), 320, 384, 512, 768, 1024)
-MOST_RUNS = 4_000  # of a program in one memory: a second or two
+MOST_RUNS = 2_000  # of a program in one memory: a second
 MOST_IN_A_RANGE = 48
 LOOKS, MANY = 5, 33  # places of a range that are looked at where one was hit, and where none was
 

@@ -77,13 +77,14 @@ def of_tensor(found: Named, batch: int) -> Iterator[str]:
 def of_program(library: Library, card: Card, message: Message, suspect: Suspect) -> Iterator[str]:
     """What is known of the workload on this card, by predict's own advice, with as much memory as there was."""
     reserved, free = message.reserved_middle_bytes, message.free
-    outside = None if reserved is None or free is None else card.most_bytes - reserved - free.middle_bytes
-    outside = None if outside is None or outside <= 0 else outside
+    outside = None
+    if reserved is not None and free is not None:  # the least memory that the figures allow, for it did not suffice
+        outside = max(0, card.most_bytes - reserved - free.middle_bytes + message.reserved_spread_bytes) or None
     batch, context = suspect.shapes[0]
     phase = suspect.phase
 
     def predictors(chunk: int, rules: Rules | None = None) -> Predictor:
-        return library.predictor(suspect.model, suspect.variant, card, outside, "", chunk, rules or "default")
+        return library.predictor(suspect.model, suspect.variants[0], card, outside, "", chunk, rules or "default")
 
     try:
         found = predictors(0).predict(phase, batch, context)

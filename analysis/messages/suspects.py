@@ -27,14 +27,14 @@ Shapes = tuple[tuple[int, int], ...]
 class Suspect:
     """A request of a program that ends as the message says.
 
-    model, variant, phase: of the program. shapes: the batches and contexts at which it does, the roundest first. bytes:
-    of the tensor at the first of them. exact: what is reserved agrees, too. weight: how many shapes there are, the
-    rarer a large one is asked for the less it counts.
+    model, variants, phase: of the program; those that differ in nothing that a message tells are one. shapes: the
+    batches and contexts at which it does, the roundest first. bytes: of the tensor at the first of them. exact: what is
+    reserved agrees, too. weight: how many shapes there are; the rarer a large one is asked for, the less it counts.
     """
 
     origin: Origin
     model: str
-    variant: str
+    variants: tuple[str, ...]
     phase: Phase
     shapes: Shapes
     bytes: int
@@ -65,25 +65,29 @@ def suspects(
             yield from _of_program(program.derived, endings(program, device, message, at, effort))
 
     near: list[Suspect] = []
-    for group, rest in ((plain, others), (others, [])):
-        for effort in EFFORTS:
+    for group, rest, efforts in ((plain, others, EFFORTS), (others, [], EFFORTS[:1])):
+        for effort in efforts:
+            if effort == "long" and near:
+                break  # of a run whose allocator was in another state no more is to be had
             found = list(of(group, effort, shape))
             near = near or found
             if exact := [suspect for suspect in found if suspect.exact]:
                 shapes = dict.fromkeys(shape for suspect in exact for shape in suspect.shapes[:EQUAL_SHAPES])
                 exact += [s for at in shapes for s in of(rest, "quick", at) if s.exact]
                 return sorted(_joined(exact), key=lambda s: -s.weight)
-    return sorted(near, key=lambda s: -s.weight)
+    return sorted(_joined(near), key=lambda s: -s.weight)
 
 
 def _joined(found: Sequence[Suspect]) -> Iterator[Suspect]:
-    """Each request of a program once, with all the shapes at which it was found."""
-    groups: dict[tuple[Origin, str, str, Phase], list[Suspect]] = {}
+    """Each request of a model once, with all variants and shapes at which it was found."""
+    groups: dict[tuple[Origin, str, Phase], list[Suspect]] = {}
     for suspect in found:
-        groups.setdefault((suspect.origin, suspect.model, suspect.variant, suspect.phase), []).append(suspect)
-    for first, *more in groups.values():
-        shapes = tuple(dict.fromkeys(shape for suspect in (first, *more) for shape in suspect.shapes))
-        yield dataclasses.replace(first, shapes=shapes, weight=first.weight + sum(s.weight for s in more))
+        groups.setdefault((suspect.origin, suspect.model, suspect.phase), []).append(suspect)
+    for every in groups.values():
+        shapes = tuple(dict.fromkeys(shape for suspect in every for shape in suspect.shapes))
+        variants = tuple(dict.fromkeys(variant for suspect in every for variant in suspect.variants))
+        weight = sum({suspect.variants: suspect.weight for suspect in reversed(every)}.values())
+        yield dataclasses.replace(every[0], variants=variants, shapes=shapes, weight=weight)
 
 
 def _kind(derived: Derived) -> str:
@@ -100,7 +104,7 @@ def _of_program(derived: Derived, ends: Sequence[Ending]) -> Iterator[Suspect]:
         yield Suspect(
             origin=origin,
             model=derived.configuration.model,
-            variant=variant_of(derived.configuration),
+            variants=(variant_of(derived.configuration),),
             phase=derived.phase,
             shapes=tuple((e.batch, e.context_tokens) for e in best),
             bytes=best[0].bytes,

@@ -222,11 +222,11 @@ def _suspect_text(suspect: "Suspect") -> str:
     shapes = ", ".join(f"{b:,} × {c:,}" for b, c in others[: LISTED_SHAPES - 1])
     more = len(others) - LISTED_SHAPES + 1
     also = f"; the same at {shapes}{f' and {more:,} more shapes' if more > 0 else ''}" if others else ""
+    program = f"{suspect.phase} of {suspect.model} {' or '.join(suspect.variants)}"
     how = "all figures agree" if suspect.exact else "asked and allocated agree, what is reserved does not"
     return (
         f"{origin.op} in {origin.module or 'the model'} ({origin.source}), {origin.dtype} {origin.shape}, "
-        f"{suspect.bytes:,} B: {suspect.phase} of {suspect.model} {suspect.variant}, batch {batch:,} × context "
-        f"{context:,}{also} ({how})"
+        f"{suspect.bytes:,} B: {program}, batch {batch:,} × context {context:,}{also} ({how})"
     )
 
 
