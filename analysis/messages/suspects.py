@@ -19,6 +19,7 @@ from vram_ledger.analysis.predicting.library import Library
 from vram_ledger.harness.records import Phase
 from vram_ledger.home import GPUS
 
+HEAD = "lm_head"
 EQUAL_SHAPES = 4  # of each tensor found, at which other variants are looked at, too
 Shapes = tuple[tuple[int, int], ...]
 
@@ -135,6 +136,15 @@ def _weights(path: Path) -> int | None:
         return resident_bytes(read_config(path).shapes, "Qwen3_5ForCausalLM")
     except ConfigError:
         return None
+
+
+def head_source(library: Library, model: str) -> str:
+    """The line that makes the logits, as the newest stored program of a model has it; "" where none is stored."""
+    for program, _ in library.programs_on(model, None):
+        for origin in program.derived.origins:
+            if origin.module == HEAD:
+                return origin.source
+    return ""
 
 
 def cards_printed(message: Message) -> list[Card]:

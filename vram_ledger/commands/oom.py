@@ -46,7 +46,7 @@ def decode_message(
     """
     from vram_ledger.analysis.messages.message import read_message
     from vram_ledger.analysis.messages.startup import read_startup
-    from vram_ledger.analysis.messages.suspects import cards_printed, config_tensors, suspects
+    from vram_ledger.analysis.messages.suspects import HEAD, cards_printed, config_tensors, head_source, suspects
     from vram_ledger.analysis.predicting.library import Library
 
     text = message or _standard_input()
@@ -65,7 +65,8 @@ def decode_message(
     if as_json:
         typer.echo(json.dumps(_as_json(said, card, found, known, helping), ensure_ascii=False))
         raise typer.Exit(code)
-    _print(said, card, models, found, known, helping, bool(shape))
+    head = head_source(library, models[0]) if any(one.tensor.module == HEAD for one in known) else ""
+    _print(said, card, models, found, known, helping, bool(shape), head)
     raise typer.Exit(code)
 
 
@@ -164,6 +165,7 @@ def _print(
     known: "list[Named]",
     helping: list[str],
     shaped: bool,
+    head: str,
 ) -> None:
     from vram_ledger.analysis.evidence.tables import console
 
@@ -176,7 +178,7 @@ def _print(
         _line(out, f"{number}.", _suspect_text(suspect))
     first = len(found[:LISTED]) + 1
     for number, one in enumerate(known[:LISTED], first):
-        _line(out, f"{number}.", _named_text(one))
+        _line(out, f"{number}.", _named_text(one, head))
     for number, line in enumerate(helping):
         _line(out, "" if number else "help", line)
     if not found and not known:
@@ -230,13 +232,14 @@ def _suspect_text(suspect: "Suspect") -> str:
     )
 
 
-def _named_text(one: "Named") -> str:
+def _named_text(one: "Named", head: str) -> str:
     tensor = one.tensor
     at = f": {one.tokens:,} tokens" if one.tokens else ""
     at += f" in {one.batch:,} sequences" if one.batch > 1 else " of all sequences together" if one.tokens else ""
     whose = "" if len(one.models) > 1 else f" of {one.models[0]}"
     chance = f"by chance once in {1 / one.chance:,.0f}"
-    return f"{tensor.name}{whose} ({tensor.module}, {tensor.shape}), {one.bytes:,} B{at} ({chance})"
+    where = f"{tensor.module}, {head}" if head and tensor.module == "lm_head" else tensor.module
+    return f"{tensor.name}{whose} ({where}, {tensor.shape}), {one.bytes:,} B{at} ({chance})"
 
 
 def _first_text(found: "list[Suspect]", known: "list[Named]") -> str:
