@@ -16,6 +16,7 @@ ROOMS = (
     "ground",
     "formula",
     "allocation",
+    "serving",
     "evidence",
     "calibrating",
     "derivation",

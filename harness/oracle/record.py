@@ -12,9 +12,10 @@ from vram_ledger.errors import InputError
 
 SCHEMA = 1
 NOT_EMULATED = (
-    "No card has measured this. vLLM, PyTorch and its allocator are the real ones; kernels do nothing. Not emulated are "
-    "the growth of the CUDA context, loaded modules, and what a driver takes for each CUDA graph. On a card vLLM leaves "
-    "room for these beside its pool, so the pool here is too large: by about 1.1 GiB in the one comparison there is."
+    "No card has measured this. vLLM, PyTorch and its allocator are the real ones; kernels do nothing. Not "
+    "emulated are the growth of the CUDA context, loaded modules, and what a driver takes for each CUDA graph. On"
+    " a card vLLM leaves room for these beside its pool, so the pool here is too large: by about 1.1 GiB in the "
+    "one comparison there is."
 )
 DATE = re.compile(r"^([A-Z]+) \d\d-\d\d \d\d:\d\d:\d\d ")
 # What a line that belongs to the plan says, in the words of vLLM's sources from 0.11 to 0.20.

@@ -8,14 +8,24 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from vram_ledger.analysis.estimators.vllm_pool import attention_block_tokens, block_bytes, state_groups
+from vram_ledger.analysis.formula.config import read_config
+from vram_ledger.analysis.formula.shapes import float32_elements, resident_parameters
+from vram_ledger.analysis.serving.oracle import Compared, Layout, compared, read_record
 from vram_ledger.commands.measure import ModelOption
 from vram_ledger.harness.asked import DEFAULT_MODEL
 from vram_ledger.harness.oracle.asked import ask, question
 from vram_ledger.harness.oracle.record import NOT_EMULATED, Start
+from vram_ledger.harness.records import ModelClass
 from vram_ledger.home import RUNS
 from vram_ledger.names import tokens
 
 GIB = 2**30
+TABLE_TIMES = 4  # rows of the rotary table a position
+ELEMENT_BYTES = 2
+# "Model loading took" counts the allocator's blocks: each tensor is rounded up to 512 B, and the vision tower's tensors
+# of some MB leave rests of segments that are too small to be split off.
+MOST_ROUNDING_BYTES = 24 * 2**20
 DEFAULT_EMULATED = "a100-80gb"
 MARKS = ("Model loading took", "Available KV cache memory", "Graph capturing", "torch.compile took")
 
@@ -36,15 +46,49 @@ def ask_runtime(
     length = tokens(context, "context") if context else 0
     asked = question(runtime, model, emulate, variant, length, utilization, interpreter, graphs)
     console.print(
-        f"EMULATED: {runtime} {asked.versions[runtime]} starts on an emulated {asked.card.label}, in a process of its own. "
-        f"That takes {'some minutes' if graphs else 'about a minute'}, at most {asked.deadline_s // 60}.",
+        f"EMULATED: {runtime} {asked.versions[runtime]} starts on an emulated {asked.card.label}, in a process of its "
+        f"own. That takes {'some minutes' if graphs else 'about a minute'}, at most {asked.deadline_s // 60}.",
         style="bold cyan",
         soft_wrap=True,
     )
     path, start = ask(asked, results, lambda line: _tell(console, line))
     console.print(_table(start))
+    console.print(_held(compared(read_record(path), layout_of(asked.config_file, asked.variant))))
     console.print(NOT_EMULATED, style="cyan", soft_wrap=True)
     console.print(f"written to {path}", soft_wrap=True, markup=False)
+
+
+def layout_of(config_file: Path, variant: str) -> Layout:
+    """What our formulas say of a model in vLLM 0.20.
+
+    The rotary table, kept once for all layers: ``vllm/model_executor/layers/rotary_embedding/mrope.py``, four times
+    the positions. What a checkpoint stores in float32 stays so.
+    """
+    config = read_config(config_file)
+    shapes = config.shapes
+    model_class: ModelClass = "Qwen3_5ForCausalLM" if variant == "text" else "Qwen3_5ForConditionalGeneration"
+    parameters = ELEMENT_BYTES * (resident_parameters(shapes, model_class) + float32_elements(shapes))
+    rows = TABLE_TIMES * (config.most_context_tokens or 0)
+    return Layout(
+        weights_bytes=parameters + rows * shapes.rotary_dim * ELEMENT_BYTES,
+        weights_room_bytes=MOST_ROUNDING_BYTES,
+        block_tokens=attention_block_tokens(shapes),
+        block_bytes=block_bytes(shapes),
+        state_groups=state_groups(shapes),
+    )
+
+
+def _held(found: tuple[Compared, ...]) -> Table:
+    """Its figures beside our formulas'."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="held against our formulas", title_justify="left")
+    table.add_column("")
+    for name in ("planned", "formula", "difference"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in found:
+        difference = "0" if one.server == one.formula else f"{one.server - one.formula:+,}"
+        note = "" if one.agrees else "  differs"
+        table.add_row(one.quantity, f"{one.server:,}", f"{one.formula:,}", difference + note)
+    return table
 
 
 def _tell(console: Console, line: str) -> None:
