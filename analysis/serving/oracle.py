@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vram_ledger.analysis.ground.markdown import table
 from vram_ledger.harness.records import RecordError
 
 SCHEMA = 1
@@ -240,3 +241,26 @@ def compared(planned: Planned, layout: Layout) -> tuple[Compared, ...]:
         tokens = blocks * length // request
         found.append(Compared(quantity="cache, tokens", server=planned.printed.cache_tokens, formula=tokens))
     return tuple(found)
+
+
+def as_markdown(records: list[Planned]) -> list[str]:
+    """The records as a table for people: what was asked, then what was planned, in GiB and counts."""
+    head = "card", "model", "vLLM", "how", "weights", "peak", "pool", "block", "blocks", "sequences", "batched"
+    rows = [
+        (
+            one.card,
+            f"{one.model}, {one.variant}",
+            one.version,
+            ", ".join(("eager" if one.eager else "graphs", *_asked(one))),
+            *(f"{size / 2**30:.2f}" for size in (one.weights_bytes, one.activation_bytes, one.pool_bytes)),
+            *(f"{count:,}" for count in (one.block_tokens, one.blocks, one.most_requests, one.most_batched_tokens)),
+        )
+        for one in records
+    ]
+    return table(head, rows, words=4)
+
+
+def _asked(planned: Planned) -> tuple[str, ...]:
+    """What was asked beside the defaults."""
+    words = {"max_model_len": "context {:,}", "gpu_memory_utilization": "utilization {:g}"}
+    return tuple(text.format(planned.options[name]) for name, text in words.items() if name in planned.options)

@@ -1,5 +1,7 @@
 """Runs in the interpreter that has vLLM, on an emulated card: starts the stock engine and writes down what it planned.
 
+The engine is given the defaults of ``vllm serve``; those of the class ``LLM`` are others.
+
 ``python inside_vllm.py ORDER ANSWER``: two JSON files. It is started by its path and imports nothing of this package:
 that interpreter need not have it. The log goes to standard error as vLLM prints it.
 """
@@ -42,9 +44,10 @@ def main(order_file: str, answer_file: str) -> None:
     with open(order_file, encoding="utf-8") as file:
         order = json.load(file)
     replaced = replace_compiled_at_run_time()
-    start = importlib.import_module("vllm").LLM
+    vllm = importlib.import_module("vllm")
+    as_server = importlib.import_module("vllm.usage.usage_lib").UsageContext.OPENAI_API_SERVER
     log_debug(TALKATIVE)
-    engine = start(**order).llm_engine
+    engine = vllm.LLMEngine.from_engine_args(vllm.EngineArgs(**order), usage_context=as_server)
     answer = {"planned": planned(engine), "replaced": sorted(replaced), "guessed": guessed()}
     with open(answer_file, "w", encoding="utf-8") as file:
         json.dump(answer, file)
