@@ -39,6 +39,8 @@ OF_THE_PLAN = (
     "CUDA graph pool memory",
     "Graph capturing finished",
     "torch.compile took",
+    "from the cache",
+    "cudagraph",
     "attention backend",
     "FlashAttention version",
     "GDN prefill kernel",
@@ -56,7 +58,8 @@ class Start:
 
     emulation: of the card, as in Environment. variables: that were set for it. planned: by its own objects; bytes.
     replaced: kernels that would have been compiled at run time. guessed: lines that read a value that nobody computed.
-    log: the lines that are about the plan, without their dates. seconds: from its start to its plan.
+    log: the lines that are about the plan, without their dates. starts: in a row with one compile cache, of which the
+    last is told: 2 where graphs are compiled. seconds: from that start to its plan.
     """
 
     runtime: str
@@ -72,6 +75,7 @@ class Start:
     replaced: tuple[str, ...]
     guessed: tuple[dict[str, Any], ...]
     log: tuple[str, ...]
+    starts: int
     seconds: int
 
 
