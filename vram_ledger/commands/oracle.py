@@ -1,5 +1,6 @@
 """The command oracle: what a server itself plans on an emulated card, kept as a record."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,8 @@ from vram_ledger.home import RUNS
 from vram_ledger.names import tokens
 
 GIB = 2**30
-TABLE_TIMES = 4  # rows of the rotary table a position
+# Rows of the rotary table a position: release 0.33.0 has one, and 4 MiB beside; up to 0.30.0 logs print what four give.
+TABLE_TIMES, TABLE_TIMES_BEFORE, ONE_FROM = 1, 4, (0, 33)
 ELEMENT_BYTES = 2
 # "Model loading took" counts the allocator's blocks: each tensor is rounded up to 512 B, and the vision tower's tensors
 # of some MB leave rests of segments that are too small to be split off.
@@ -51,24 +53,27 @@ def ask_runtime(
         style="bold cyan",
         soft_wrap=True,
     )
-    path, start = ask(asked, results, lambda line: _tell(console, line))
-    console.print(_table(start))
-    console.print(_held(compared(read_record(path), layout_of(asked.config_file, asked.variant))))
+    for path, start in ask(asked, results, lambda line: _tell(console, line)):
+        console.print(_table(start))
+        console.print(
+            _held(compared(read_record(path), layout_of(asked.config_file, asked.variant, asked.versions[runtime])))
+        )
+        console.print(f"written to {path}\n", soft_wrap=True, markup=False)
     console.print(NOT_EMULATED, style="cyan", soft_wrap=True)
-    console.print(f"written to {path}", soft_wrap=True, markup=False)
 
 
-def layout_of(config_file: Path, variant: str) -> Layout:
-    """What our formulas say of a model in vLLM 0.20.
+def layout_of(config_file: Path, variant: str, version: str) -> Layout:
+    """What our formulas say of a model in a release of vLLM.
 
-    The rotary table, kept once for all layers: ``vllm/model_executor/layers/rotary_embedding/mrope.py``, four times
-    the positions. What a checkpoint stores in float32 stays so.
+    The rotary table, kept once for all layers: ``vllm/model_executor/layers/rotary_embedding/mrope.py``. What a
+    checkpoint stores in float32 stays so.
     """
     config = read_config(config_file)
     shapes = config.shapes
     model_class: ModelClass = "Qwen3_5ForCausalLM" if variant == "text" else "Qwen3_5ForConditionalGeneration"
     parameters = ELEMENT_BYTES * (resident_parameters(shapes, model_class) + float32_elements(shapes))
-    rows = TABLE_TIMES * (config.most_context_tokens or 0)
+    release = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    rows = (TABLE_TIMES if release >= ONE_FROM else TABLE_TIMES_BEFORE) * (config.most_context_tokens or 0)
     return Layout(
         weights_bytes=parameters + rows * shapes.rotary_dim * ELEMENT_BYTES,
         weights_room_bytes=MOST_ROUNDING_BYTES,
