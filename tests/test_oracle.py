@@ -249,7 +249,17 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-def test_server_s_plan_is_stored_as_it_said_it(fake: Path, tmp_path: Path) -> None:
+# A call that only newer releases make, of pinned memory at a made-up address.
+OF_NEWER_RELEASES = """
+import ctypes
+address = ctypes.c_void_p()
+error = ctypes.CDLL(None).cudaHostGetDevicePointer(ctypes.byref(address), ctypes.c_void_p(64), 0)
+assert (0, 64) == (error, address.value)
+"""
+
+
+def test_server_s_plan_is_stored_as_it_said_it(fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE", OF_NEWER_RELEASES)
     ended = invoke("oracle", "--interpreter", str(fake), "--results", str(tmp_path), "--context", "32k")
     assert 0 == ended.exit_code, ended.stderr
     path = tmp_path / "oracle" / "vllm-0.99" / "a100-80gb.qwen3.5-27b.text.eager.context-32768.json"

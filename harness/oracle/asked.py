@@ -28,7 +28,7 @@ from vram_ledger.home import GPUS, MODELS
 RUNTIMES = ("vllm",)
 VARIANTS = ("text", "default")
 TRIED = "0.20.1"
-EAGER_DEADLINE_S, GRAPHS_DEADLINE_S = 600, 1800
+EAGER_DEADLINE_S, GRAPHS_DEADLINE_S = 900, 2400  # for each start
 PACKAGES = ("vllm", "torch", "triton", "transformers", "flashinfer-python", "numpy")
 # No hub, no reports of use, the engine in the process that is asked. DeepGEMM's kernels are for FP8 and come in the
 # wheel for one version of Python only.

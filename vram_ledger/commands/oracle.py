@@ -22,7 +22,8 @@ from vram_ledger.home import RUNS
 from vram_ledger.names import tokens
 
 GIB = 2**30
-# Rows of the rotary table a position: release 0.33.0 has one, and 4 MiB beside; up to 0.30.0 logs print what four give.
+# Rows of the rotary table a position (qwen3_vl.py, mrope_positions_factor): 0.33.0 has one where it drops no video
+# tokens, and 4 MiB of something beside; a log of 0.30.0 still prints what four give.
 TABLE_TIMES, TABLE_TIMES_BEFORE, ONE_FROM = 1, 4, (0, 33)
 ELEMENT_BYTES = 2
 # "Model loading took" counts the allocator's blocks: each tensor is rounded up to 512 B, and the vision tower's tensors
