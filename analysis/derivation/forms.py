@@ -138,12 +138,12 @@ def _range(limits: tuple[int, ...]) -> str:
 def calls_of(configuration: Configuration, phase: Phase) -> tuple[Call, ...]:
     """The kinds of calls that a phase can be made of.
 
-    Chunks are known of a growing cache, where each call leaves one row of logits, and of fla's kernels.
+    Chunks are known of a growing cache, alone and where each call leaves one row of logits, and of fla's kernels.
     """
     if phase == "decode":
         return ("decode",)
-    alone = configuration.cache == "static" or configuration.logits == "all" or configuration.kernels == "torch"
-    return ("whole",) if alone else ("whole", "first", "later")
+    known = (configuration.cache, configuration.logits, configuration.kernels) == ("dynamic", "last", "fla")
+    return ("whole", "first", "later") if known else ("whole",)
 
 
 def column_label(column: tuple[str, ...], call: Call) -> str:
