@@ -23,7 +23,7 @@ MOST_BATCH, MOST_CONTEXT_TOKENS = 1024, 262_144  # what the family was trained f
 MOST_TOKENS = 2**22  # of all sequences: beyond any card, and where PyTorch's kernels begin to refuse
 CHUNK_TOKENS = 64  # fla's chunk
 MASK_TOKENS = 8  # the memory-efficient attention reads a mask whose rows are padded to this
-# Without a cache the positions of one sequence are summed up in tiles of 7 numbers for each of 128 threads (CUB's scan);
+# Without a cache the positions of one sequence are summed up by CUB in tiles of 7 numbers for each of 128 threads;
 # the state of a tile takes 16 bytes, and the scratch is a multiple of 256 (torch 2.14.1, emulated 8.0).
 SCAN_TOKENS = 7 * 128 * 256 // 16
 ROUNDED = {"⌈T/64⌉": ("T", CHUNK_TOKENS), "⌈E/8⌉": ("E", MASK_TOKENS), "⌈L/14336⌉": ("L", SCAN_TOKENS)}
