@@ -7,9 +7,11 @@
 #   judge        a verdict per term of every results file: FILE= or RESULTS= CONFIG= CALIBRATION=
 #   calibrate    calibrations and tables of results: FILE= or RESULTS=
 #   profile      add the card that is there to configs/gpus.toml: LABEL=
-#   predict      what a workload takes, and whether it fits: GPU= MODEL= CONTEXT= BATCH= PHASE= CHUNK= MEMORY= FREE=
-#                ALLOCATOR= SYMBOLS=1
+#   predict      what a workload takes, and whether it fits: GPU= MODEL= CONTEXT= BATCH= PHASE= CHUNK= KERNELS=
+#                LOGITS= CACHE= DTYPE= MEMORY= FREE= ALLOCATOR= SYMBOLS=1
 #   capacity     the longest contexts and largest batches that fit: GPU= MODEL= CHUNK= MEMORY= FREE= ALLOCATOR=
+#   kernels      which implementation each stage takes in your environment, and why: GPU= EMULATE= MODEL= DTYPE=
+#                CONTEXT= BATCH= INTERPRETER=
 #   validate     hold an estimator against results: ESTIMATOR= TOLERANCE= BASE= FILE= MARKDOWN=
 #   scoreboard   every estimator on the same points: FILE= RESULTS=
 #   claims       the FitMyGPU page on the 27B, claim by claim: RESULTS=
@@ -25,8 +27,8 @@
 # where. make itself answers every failure with 2; the last line, "exit N: …", says what the command's own code was.
 
 BASE_PYTHON ?= python3
-COMMANDS := measure boundary judge drift calibrate profile predict capacity validate scoreboard claims report derive \
-	derived explain held-out history
+COMMANDS := measure boundary judge drift calibrate profile predict capacity kernels validate scoreboard claims report \
+	derive derived explain held-out history
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 $(foreach name,$(GIVEN),$(eval override export $(name) := $$(value $(name))))
 export VRAM_LEDGER_GIVEN := $(GIVEN)

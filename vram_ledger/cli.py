@@ -25,6 +25,7 @@ COMMANDS = {
     "Ask": {
         "predict": "predict.predict_memory",
         "capacity": "predict.show_capacity",
+        "kernels": "kernels.show_kernels",
         "validate": "referee.validate_estimator",
         "scoreboard": "referee.rank_estimators",
         "claims": "judge.settle_claims",
