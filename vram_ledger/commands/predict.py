@@ -147,10 +147,11 @@ def show_capacity(
         model=model, variant=variant, gpu=gpu, memory=memory, free=free, transformers=transformers, allocator=allocator
     )
     predictor = question.predictors()(_chunk(chunk))
-    if not symbols and derived_now(predictor, [(phase, 1, int(DEFAULT_CONTEXT)) for phase in PHASES]):
+    phases = [phase for phase in PHASES if phase == "prefill" or predictor.configuration.cache != "none"]
+    if not symbols and derived_now(predictor, [(phase, 1, int(DEFAULT_CONTEXT)) for phase in phases]):
         predictor = question.predictors()(_chunk(chunk))
     assert predictor.card is not None
-    found = [frontier(predictor, phase) for phase in PHASES]
+    found = [frontier(predictor, phase) for phase in phases]
     fits = any(row.possible for f in found for row in f.contexts)
     code = 0 if any(row.certain for f in found for row in f.contexts) else 4 if fits else 1
     if as_json:
@@ -192,8 +193,9 @@ def _print_frontiers(predictor: "Predictor", found: "list[Frontier]") -> None:
         for rows in zip(*columns, strict=True):
             table.add_row(f"{rows[0].at:,}", *(largest.text for largest in rows))
         out.print(table)
-    prefill, decode = ({row.at: row for row in f.contexts} for f in found)
-    if any(decode[at].possible > prefill[at].possible for at in decode) and not found[0].chunk_tokens:
+    prefill, *others = ({row.at: row for row in f.contexts} for f in found)
+    further = any(decode[at].possible > prefill[at].possible for decode in others for at in decode)
+    if further and not found[0].chunk_tokens:
         out.print(
             "Where a decode's context is longer than the prefill's, its prompt has to be fed in chunks; CHUNK=8192 "
             "says how far that goes.",
