@@ -157,6 +157,24 @@ def test_what_another_choice_would_take_is_said_with_its_figure(variant: str, li
     assert f"{less / 10**9:,.2f} GB ({less / 2**30:,.2f} GiB) less at the peak." in advice
 
 
+PUBLISHED = ("predict", "--model", "qwen3.5-0.8b", "--gpu", "rtx-4090", "--variant", "text-nocache-logits", "--json")
+
+
+@pytest.mark.parametrize(
+    ("context", "allocated_bytes"), [(128, 1_602_327_552), (2048, 2_559_823_872), (16_384, 9_709_129_728)]
+)
+def test_prefill_without_a_cache_is_what_a_real_card_printed(context: int, allocated_bytes: int) -> None:
+    # IshaanGubbala/HatchlingZero, results/local/hz0h_qwen35_decode_benchmark.json: max_memory_allocated, in bytes
+    assert allocated_bytes == json.loads(run(*PUBLISHED, "--context", context).output)["allocated_bytes"]
+
+
+@pytest.mark.parametrize(("context", "asked", "allocated"), [(65_536, "30.31", "1.56"), (131_072, "60.62", "1.68")])
+def test_message_of_a_real_card_that_ran_out_is_foretold(context: int, asked: str, allocated: str) -> None:
+    failure = json.loads(run(*PUBLISHED, "--context", context).output)["failed"]["failure"]
+    assert asked == f"{failure['asked_bytes'] / 2**30:.2f}"  # from the same file
+    assert allocated == f"{failure['held']['allocated_bytes'] / 2**30:.2f}"
+
+
 def test_weights_that_exceed_the_card_in_32_bits_are_told_what_16_take() -> None:
     done = run("predict", "--gpu", "a100-80gb", "--variant", "text-float32")
     assert "DTYPE=bfloat16, in 16 bits: " in done.stdout
