@@ -7,13 +7,15 @@
 #   judge        a verdict per term of every results file: FILE= or RESULTS= CONFIG= CALIBRATION=
 #   calibrate    calibrations and tables of results: FILE= or RESULTS=
 #   profile      add the card that is there to configs/gpus.toml: LABEL=
-#   predict      what a workload takes, and whether it fits: GPU= MODEL= CONTEXT= BATCH= PHASE= CHUNK= MEMORY= FREE=
-#                ALLOCATOR= SYMBOLS=1
+#   predict      what a workload takes, and whether it fits: GPU= MODEL= CONTEXT= BATCH= PHASE= CHUNK= KERNELS=
+#                LOGITS= CACHE= DTYPE= MEMORY= FREE= ALLOCATOR= SYMBOLS=1
 #   capacity     the longest contexts and largest batches that fit: GPU= MODEL= CHUNK= MEMORY= FREE= ALLOCATOR=
 #                both of a server: RUNTIME=vllm, sglang or llama.cpp, UTILIZATION= KV_TYPE= PREFIX_CACHING= DRAFTS=
 #                WEIGHTS= TENSOR_PARALLEL= POOL=
 #   oom          the tensor that an out-of-memory message is about, and what would have helped: MESSAGE= (or standard
 #                input) MODEL= GPU= CONTEXT= BATCH=
+#   kernels      which implementation each stage takes in your environment, and why: GPU= EMULATE= MODEL= DTYPE=
+#                CONTEXT= BATCH= INTERPRETER=
 #   validate     hold an estimator against results: ESTIMATOR= TOLERANCE= BASE= FILE= MARKDOWN=
 #   scoreboard   every estimator on the same points: FILE= RESULTS=
 #   claims       the FitMyGPU page on the 27B, claim by claim: RESULTS=

@@ -16,11 +16,9 @@ from vram_ledger.errors import InputError
 from vram_ledger.harness.inputs import InputFields, read_toml
 from vram_ledger.harness.records import (
     PHASES,
-    CacheKind,
     Configuration,
     Images,
     KernelPath,
-    LogitsKept,
     ModelClass,
     Phase,
     Workload,
@@ -31,6 +29,7 @@ MOST_CONTEXT_TOKENS = 4_194_304
 WORST_CONDITION = 30.0
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 DTYPES = ("bfloat16", "float16", "float32")
+CACHES, LOGITS = ("dynamic", "static"), ("last", "all")  # of campaigns; make boundary asks for others, too
 NO_IMAGES = "none"
 IMAGES = re.compile(r"([1-9]\d{0,3})x([1-9]\d{0,5})x([1-9]\d{0,5})")
 SEES = "Qwen3_5ForConditionalGeneration"
@@ -102,8 +101,8 @@ def _axes(fields: InputFields, given: dict[str, tuple[Any, ...]] | None) -> dict
         "dtype": texts("dtype", "bfloat16", DTYPES),
         "kernels": texts("kernels", "fla", get_args(KernelPath)),
         "attention": texts("attention", "sdpa", ATTENTIONS),
-        "cache": texts("cache", "dynamic", get_args(CacheKind)),
-        "logits": texts("logits", "last", get_args(LogitsKept)),
+        "cache": texts("cache", "dynamic", CACHES),
+        "logits": texts("logits", "last", LOGITS),
         "prefill_chunk_tokens": fields.counts(
             "prefill_chunk_tokens", MOST_CONTEXT_TOKENS, default=default("prefill_chunk_tokens", 0), least=0
         ),

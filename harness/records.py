@@ -19,9 +19,9 @@ from vram_ledger.errors import InputError
 
 Phase = Literal["prefill", "decode"]
 PHASES: tuple[Phase, ...] = typing.get_args(Phase)
-CacheKind = Literal["dynamic", "static"]
+CacheKind = Literal["dynamic", "static", "none", "second"]
 KernelPath = Literal["fla", "torch"]
-LogitsKept = Literal["last", "all"]
+LogitsKept = Literal["last", "all", "loss"]
 ModelClass = Literal["Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM"]
 DeviceKind = Literal["cuda", "emulated", "fake", "cpu"]
 TOLD_ONLY = {"python", "platform"}
@@ -100,8 +100,10 @@ class Configuration:
     """Everything about a workload but its shape. Points of different configurations never share a fit.
 
     model: name of ``configs/models/<model>.json``. kernels: the delta-rule path asked for. attention: the
-    transformers ``attn_implementation``. prefill_chunk_tokens: 0 for a single-shot prefill. images: ``None`` for a
-    prompt of text; else their tokens are part of the prompt's.
+    transformers ``attn_implementation``. cache: "none" is ``use_cache=False``, "second" a dynamic one while that of
+    another generation, of as many sequences and tokens, is still alive. logits: "loss" are all of them and the loss
+    of the prompt, which the model takes in float32. prefill_chunk_tokens: 0 for a single-shot prefill. images:
+    ``None`` for a prompt of text; else their tokens are part of the prompt's.
     """
 
     model: str
@@ -113,6 +115,13 @@ class Configuration:
     logits: LogitsKept
     prefill_chunk_tokens: int
     images: Images | None = None
+
+    @property
+    def kept_text(self) -> str:
+        """What it keeps, in words: "dynamic cache, last logits"."""
+        caches = {"none": "no cache", "second": "dynamic cache beside another one"}
+        logits = "all logits and loss" if self.logits == "loss" else f"{self.logits} logits"
+        return f"{caches.get(self.cache, f'{self.cache} cache')}, {logits}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

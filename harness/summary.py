@@ -67,10 +67,7 @@ def configuration_text(c: Configuration) -> str:
     """A configuration in words, for people."""
     chunk = f", chunks of {c.prefill_chunk_tokens:,}" if c.prefill_chunk_tokens else ""
     images = f", images {images_text(c.images)}" if c.images else ""
-    return (
-        f"{c.model}, {c.model_class}, {c.dtype}, {c.kernels} kernels, {c.attention}, {c.cache} cache, "
-        f"{c.logits} logits{chunk}{images}"
-    )
+    return f"{c.model}, {c.model_class}, {c.dtype}, {c.kernels} kernels, {c.attention}, {c.kept_text}{chunk}{images}"
 
 
 def _sites(measurements: list[Measurement]) -> str:

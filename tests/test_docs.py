@@ -28,6 +28,8 @@ ELSEWHERE = {
     "make profile": "tests/test_profile.py; it needs a card",
     "make derive ": "tests/test_derive.py; a derivation takes minutes",
     "make oracle": "tests/test_oracle.py; the server is a wheel of its own",
+    "make kernels": "tests/test_kernels.py; it asks the reader's own environment",
+    "vram-ledger kernels": "the same",
     "make bench": "it takes minutes and says nothing of what is right",
     "vram-ledger emulate": "tests/test_emulated_card.py",
     "vram-ledger log": "tests/test_harness_cli.py",

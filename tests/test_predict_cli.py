@@ -97,6 +97,90 @@ def test_settings_of_the_allocator_that_are_not_modelled_are_refused_by_name(set
     assert (2, True) == (done.exit_code, f"allocator setting {settings!r}" in done.stderr)
 
 
+def test_classes_stand_side_by_side_where_none_was_chosen() -> None:
+    both = run("predict", "--gpu", "h200", "--context", 8192)
+    one = run("predict", "--gpu", "h200", "--context", 8192, "--variant", "text")
+    rows = {line[:22].strip(): line.split() for line in both.stdout.splitlines() if line[:22].strip()}
+    alone = {line[:22].strip(): line.split() for line in one.stdout.splitlines() if line[:22].strip()}
+    for name in ("weights", "requested", "allocated", "reserved"):
+        assert alone[name][3] == rows[name][3]
+    assert "text, GiB" in both.stdout
+    assert "text, GiB" not in one.stdout
+    assert "VARIANT=text, without the vision tower: " in both.stdout
+    assert "0.92 GB (0.86 GiB) less at the peak: it fits." in both.stdout
+
+
+def test_json_has_the_text_class_where_none_was_chosen() -> None:
+    both = json.loads(run("predict", "--gpu", "h100", "--json").output)
+    text = json.loads(run("predict", "--gpu", "h100", "--variant", "text", "--json").output)
+    assert {name: text[name] for name in both["text_class"]} == both["text_class"]
+    assert text["text_class"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "variant"),
+    [
+        (("--kernels", "torch"), "text-reference"),
+        (("--kernels", "reference"), "text-reference"),
+        (("--logits", "all"), "text-logits"),
+        (("--logits", "loss"), "text-loss"),
+        (("--cache", "static"), "text-static"),
+        (("--cache", "none"), "text-nocache"),
+        (("--cache", "second"), "text-second"),
+        (("--dtype", "fp16"), "text-float16"),
+        (("--dtype", "FP32"), "text-float32"),
+    ],
+)
+def test_option_and_the_variant_s_name_are_one_question(options: tuple[str, ...], variant: str) -> None:
+    asked = ("predict", "--context", 8192, "--json")
+    one = json.loads(run(*asked, "--variant", variant).output)
+    other = json.loads(run(*asked, "--variant", "text", *options).output)
+    assert one == other
+    assert "derived from the program" == one["basis"]
+
+
+@pytest.mark.parametrize(
+    ("variant", "line"),
+    [
+        ("text-logits", "LOGITS=last, the last token's logits alone, all that generating needs: "),
+        ("text-reference", "KERNELS=fla, the kernels of flash-linear-attention instead of transformers' reference: "),
+        ("text-second", "CACHE=dynamic, the other generation's cache let go of before: "),
+        ("text-float32", "DTYPE=bfloat16, in 16 bits: "),
+    ],
+)
+def test_what_another_choice_would_take_is_said_with_its_figure(variant: str, line: str) -> None:
+    asked = ("predict", "--context", 8192, "--json")
+    here, other = (json.loads(run(*asked, "--variant", v).output) for v in (variant, "text"))
+    (advice,) = here["advice"]
+    less = here["requested_bytes"] - other["requested_bytes"]
+    assert advice.startswith(line)
+    assert f"{less / 10**9:,.2f} GB ({less / 2**30:,.2f} GiB) less at the peak." in advice
+
+
+PUBLISHED = ("predict", "--model", "qwen3.5-0.8b", "--gpu", "rtx-4090", "--variant", "text-nocache-logits", "--json")
+
+
+@pytest.mark.parametrize(
+    ("context", "allocated_bytes"), [(128, 1_602_327_552), (2048, 2_559_823_872), (16_384, 9_709_129_728)]
+)
+def test_prefill_without_a_cache_is_what_a_real_card_printed(context: int, allocated_bytes: int) -> None:
+    # IshaanGubbala/HatchlingZero, results/local/hz0h_qwen35_decode_benchmark.json: max_memory_allocated, in bytes
+    assert allocated_bytes == json.loads(run(*PUBLISHED, "--context", context).output)["allocated_bytes"]
+
+
+@pytest.mark.parametrize(("context", "asked", "allocated"), [(65_536, "30.31", "1.56"), (131_072, "60.62", "1.68")])
+def test_message_of_a_real_card_that_ran_out_is_foretold(context: int, asked: str, allocated: str) -> None:
+    failure = json.loads(run(*PUBLISHED, "--context", context).output)["failed"]["failure"]
+    assert asked == f"{failure['asked_bytes'] / 2**30:.2f}"  # from the same file
+    assert allocated == f"{failure['held']['allocated_bytes'] / 2**30:.2f}"
+
+
+def test_weights_that_exceed_the_card_in_32_bits_are_told_what_16_take() -> None:
+    done = run("predict", "--gpu", "a100-80gb", "--variant", "text-float32")
+    assert "DTYPE=bfloat16, in 16 bits: " in done.stdout
+    assert "The weights alone, 107.58 GB (100.20 GiB), are more than the card has." in done.stdout
+
+
 def test_decode_names_the_prefill_before_it() -> None:
     done = run("predict", "--gpu", "h200", "--phase", "decode", "--context", 262_144, "--batch", 4)
     assert "The prefill that it follows, in a single shot: " in done.output
@@ -131,10 +215,21 @@ def test_capacity_as_json_has_both_phases() -> None:
         (("--model", "nope"), 2, "known are"),
         (("--model", "/nowhere/config.json"), 2, "No such file"),
         (("--variant", "odd"), 2, "variant 'odd"),
+        (("--kernels", "triton"), 2, "kernels is fla or torch; got 'triton'"),
+        (("--logits", "none"), 2, "logits is last, all or loss; got 'none'"),
+        (("--cache", "2"), 2, "cache is dynamic, static, none or second; got '2'"),
+        (("--dtype", "int8"), 2, "dtype is bfloat16, float16 or float32; got 'int8'"),
+        (("--cache", "none", "--phase", "decode"), 2, "without a cache there is no decode step"),
+        (("--kernels", "torch", "--context", "64k"), 4, "is derived for up to 1,024 sequences of up to 32,768 tokens"),
+        (("--logits", "all", "--variant", "text", "--chunk", "2048"), 4, "in chunks there is none of it"),
         (("--gpu", "h200", "--memory", "0GiB"), 2, "not an amount"),
         (("--transformers", "9.9.9"), 4, "nothing stored of transformers 9.9.9"),
         (("--gpu", "t4", "--chunk", "1001"), 4, "chunks of a multiple of 8 tokens"),
-        (("--variant", "text-float32", "--chunk", "2048"), 4, "make derive MODEL=qwen3.5-27b VARIANT=text-float32)"),
+        (
+            ("--variant", "default-float32", "--chunk", "2048"),
+            4,
+            "make derive MODEL=qwen3.5-27b VARIANT=default-float32)",
+        ),
         (("--variant", "default-eager"), 4, "make derive MODEL=qwen3.5-27b VARIANT=default-eager"),
     ],
 )
@@ -361,7 +456,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "own").mkdir()
     path = changed(tmp_path / "own", text_intermediate_size=4096)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vram_ledger.commands.predict.RUNS", tmp_path / "runs")
+    monkeypatch.setattr("vram_ledger.commands.questions.RUNS", tmp_path / "runs")
     monkeypatch.setattr("vram_ledger.analysis.predicting.library.RUNS", tmp_path / "runs")
     return path
 

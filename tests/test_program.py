@@ -16,7 +16,7 @@ from vram_ledger.analysis.predicting import program
 from vram_ledger.harness.events import STANDING, peak_event
 from vram_ledger.harness.records import Configuration, Workload
 
-OTHERS = {"static", "reference"}  # variants that the symbols do not have
+OTHERS = {"static", "reference", "float32", "nocache", "second", "loss"}  # variants that the symbols do not have
 FORMULAS = [
     p
     for p in sorted((ROOT / "results").glob("*/derived/*.json"))

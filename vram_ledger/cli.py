@@ -26,6 +26,7 @@ COMMANDS = {
         "predict": "predict.predict_memory",
         "capacity": "predict.show_capacity",
         "oom": "oom.decode_message",
+        "kernels": "kernels.show_kernels",
         "validate": "referee.validate_estimator",
         "scoreboard": "referee.rank_estimators",
         "claims": "judge.settle_claims",

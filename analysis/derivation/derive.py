@@ -51,6 +51,7 @@ REFUSED_BY_TORCH = "canUse32BitIndexMath"
 CHECKS = 4  # logs of a regime that the solve does not need
 MOST_CHUNK_TOKENS = 65_536
 MOST_LOOPED_TOKENS = 32_768  # of the torch reference: a million events
+MOST_LOSS_TOKENS = 2**18  # of all sequences: the loss takes ten bytes for each of 248,320 logits, a card has 2 TB
 MOST_CALLS = 4  # of a chunked prefill that is run
 DRAWS, MOST_DRAWN = 3000, 300
 PROBE = Shape(batch=2, context_tokens=1000)
@@ -125,6 +126,11 @@ class Runs:
     def seen(self, call: Call) -> tuple[Shape, ...]:
         """The shapes at which a kind of call was looked at so far."""
         return tuple(shape for known, shape in self._calls if known == call)
+
+    @property
+    def most_tokens(self) -> int:
+        """Of all sequences, in a shape that is run."""
+        return MOST_LOSS_TOKENS if self.configuration.logits == "loss" else MOST_TOKENS
 
 
 def without(log: EventLog, ops: Collection[str]) -> EventLog:
@@ -270,7 +276,8 @@ def _boxes(runs: Runs, axis: Axis) -> Iterator[Domain]:
     """The ranges of tokens and, for each, those of the batch."""
     for numbers in ranges(lambda n: runs.call(axis.call, axis.shape(PROBE.batch, n)).kind, axis.probes()):
         middle = int((max(numbers[0], 1) * max(numbers[1], 1)) ** 0.5)
-        at = min(max(middle, numbers[0]), numbers[1])
+        most = runs.most_tokens // max(PROBED_BATCHES) if axis.call == "whole" else numbers[1]
+        at = max(min(max(middle, numbers[0]), numbers[1], most), numbers[0])
         if axis.call == "first":
             at = at // MASK_TOKENS * MASK_TOKENS
         for batches in ranges(lambda b, at=at: runs.call(axis.call, axis.shape(b, at)).kind, PROBED_BATCHES):  # type: ignore[misc]
@@ -300,7 +307,10 @@ def _named(shape: Shape) -> str:
 
 def _shapes(runs: Runs, call: Call, domain: Domain, columns: tuple[tuple[str, ...], ...]) -> list[Shape]:
     """Shapes to run: those already seen, and as many in general position as tell all columns apart, plus checks."""
-    corners, others = _corners(call, domain), list(_drawn(call, domain))
+    corners, others = (
+        [s for s in found if s.batch * s.context_tokens <= runs.most_tokens]
+        for found in (_corners(call, domain), _drawn(call, domain))
+    )
 
     def design_of(shapes: list[Shape]) -> Ints:
         return design(columns, factors_at(call, shapes))

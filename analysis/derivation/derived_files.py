@@ -24,7 +24,10 @@ WORDS = {
     "reference": {"kernels": "torch"},
     "eager": {"attention": "eager"},
     "static": {"cache": "static"},
+    "nocache": {"cache": "none"},
+    "second": {"cache": "second"},
     "logits": {"logits": "all"},
+    "loss": {"logits": "loss"},
 }
 
 
@@ -61,8 +64,11 @@ def variant_of(configuration: Configuration) -> str:
 
 
 def phases_of(configuration: Configuration) -> tuple[Phase, ...]:
-    """The phases that a configuration has a formula of: a decode keeps one token's logits and has no prefill."""
-    prefill_only = configuration.logits == "all" or configuration.prefill_chunk_tokens
+    """The phases that a configuration has a formula of: a decode keeps one token's logits and has no prefill.
+
+    Without a cache there is none.
+    """
+    prefill_only = configuration.logits != "last" or configuration.cache == "none" or configuration.prefill_chunk_tokens
     return ("prefill",) if prefill_only else ("prefill", "decode")
 
 

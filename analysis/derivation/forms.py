@@ -23,10 +23,14 @@ MOST_BATCH, MOST_CONTEXT_TOKENS = 1024, 262_144  # what the family was trained f
 MOST_TOKENS = 2**22  # of all sequences: beyond any card, and where PyTorch's kernels begin to refuse
 CHUNK_TOKENS = 64  # fla's chunk
 MASK_TOKENS = 8  # the memory-efficient attention reads a mask whose rows are padded to this
-ROUNDED = {"⌈T/64⌉": ("T", CHUNK_TOKENS), "⌈E/8⌉": ("E", MASK_TOKENS)}
+# Without a cache the positions of one sequence are summed up by CUB in tiles of 7 numbers for each of 128 threads;
+# the state of a tile takes 16 bytes, and the scratch is a multiple of 256 (torch 2.14.1, emulated 8.0).
+SCAN_TOKENS = 7 * 128 * 256 // 16
+ROUNDED = {"⌈T/64⌉": ("T", CHUNK_TOKENS), "⌈E/8⌉": ("E", MASK_TOKENS), "⌈L/14336⌉": ("L", SCAN_TOKENS)}
 
 # In the order in which they are tried: a column that the shapes of a regime can't tell from earlier ones is left out.
 COLUMNS: tuple[tuple[str, ...], ...] = ((), ("B",), ("L",), ("B", "L"), ("B", "⌈T/64⌉"))
+SCAN_COLUMNS = (("⌈L/14336⌉",),)
 MASK_COLUMNS = (("⌈E/8⌉",), ("B", "⌈E/8⌉"))
 ROUND_COLUMNS: tuple[tuple[str, ...], ...] = ((), ("B",), ("⌈T/64⌉",), ("B", "⌈T/64⌉"))  # where 64 divides T
 LOOP_COLUMNS: tuple[tuple[str, ...], ...] = ((), ("⌈T/64⌉",))  # of how many rounds a loop has
@@ -41,7 +45,8 @@ def columns_of(call: Call, cache: str) -> tuple[tuple[str, ...], ...]:
         return COLUMNS + FED_COLUMNS
     if call == "later":
         return COLUMNS + PAST_COLUMNS + MASK_COLUMNS + PAST_MASK_COLUMNS
-    return COLUMNS + MASK_COLUMNS if cache == "static" else COLUMNS
+    more: dict[str, tuple[tuple[str, ...], ...]] = {"static": MASK_COLUMNS, "none": SCAN_COLUMNS}
+    return COLUMNS + more.get(cache, ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,12 +143,12 @@ def _range(limits: tuple[int, ...]) -> str:
 def calls_of(configuration: Configuration, phase: Phase) -> tuple[Call, ...]:
     """The kinds of calls that a phase can be made of.
 
-    Chunks are known of a growing cache, where each call leaves one row of logits, and of fla's kernels.
+    Chunks are known of a growing cache, alone and where each call leaves one row of logits, and of fla's kernels.
     """
     if phase == "decode":
         return ("decode",)
-    alone = configuration.cache == "static" or configuration.logits == "all" or configuration.kernels == "torch"
-    return ("whole",) if alone else ("whole", "first", "later")
+    known = (configuration.cache, configuration.logits, configuration.kernels) == ("dynamic", "last", "fla")
+    return ("whole", "first", "later") if known else ("whole",)
 
 
 def column_label(column: tuple[str, ...], call: Call) -> str:

@@ -63,9 +63,10 @@ def _held(request: Request) -> dict[str, float]:
 
 def cache_at_peak(workload: Workload, held_bytes: int) -> int:
     """Of a cache held after the phase, the bytes that were there when it began (all of a static or prefilled one)."""
-    if workload.configuration.cache != "dynamic":
-        return held_bytes
-    return held_bytes * workload.context_tokens // workload.cached_tokens
+    before, after = workload.context_tokens, workload.cached_tokens
+    if workload.configuration.cache == "second":  # the other one has as many tokens, and none to come
+        return held_bytes * 2 * before // (after + before)
+    return held_bytes * before // after if workload.configuration.cache == "dynamic" else held_bytes
 
 
 def _constants(calibration: Calibration, request: Request) -> int:

@@ -68,8 +68,7 @@ def configuration_text(configuration: Configuration) -> str:
             configuration.dtype,
             configuration.kernels,
             configuration.attention,
-            f"{configuration.cache} cache",
-            f"{configuration.logits} logits",
+            *configuration.kept_text.split(", "),
             *((f"chunks of {chunk:,}",) if chunk else ()),
             *((f"images {images.count} × {images.width_pixels}×{images.height_pixels}",) if images else ()),
         )

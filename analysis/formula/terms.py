@@ -78,12 +78,17 @@ def cache_counters(shapes: Shapes, workload: Workload) -> int:
 
 def recurrent_state(shapes: Shapes, workload: Workload) -> int:
     """Bytes of the batch's recurrent states; they do not depend on the context."""
-    return recurrent_bytes_per_sequence(shapes) * workload.batch
+    return recurrent_bytes_per_sequence(shapes) * workload.batch * caches(workload)
 
 
 def conv_state(shapes: Shapes, workload: Workload) -> int:
     """Bytes of the batch's convolution states; they do not depend on the context."""
-    return conv_bytes_per_sequence(shapes, element_bytes(workload.configuration)) * workload.batch
+    return conv_bytes_per_sequence(shapes, element_bytes(workload.configuration)) * workload.batch * caches(workload)
+
+
+def caches(workload: Workload) -> int:
+    """How many generations' caches there are beside each other: one, if the program keeps any and no other is alive."""
+    return {"none": 0, "second": 2}.get(workload.configuration.cache, 1)
 
 
 def logits(shapes: Shapes, workload: Workload) -> int:
@@ -152,8 +157,11 @@ def sequences(workload: Workload) -> int:
 
 
 def batch_cached_tokens(workload: Workload) -> int:
-    """Tokens in the cache after the phase, over the batch."""
-    return workload.batch * workload.cached_tokens
+    """Tokens in the cache after the phase, over the batch; with those of another generation that is still alive."""
+    cache = workload.configuration.cache
+    if cache == "none":
+        return 0
+    return workload.batch * (workload.cached_tokens + (workload.context_tokens if cache == "second" else 0))
 
 
 def batch_input_tokens(workload: Workload) -> int:
@@ -163,7 +171,7 @@ def batch_input_tokens(workload: Workload) -> int:
 
 def logit_positions(workload: Workload) -> int:
     """Positions whose logits are returned, over the batch."""
-    every = workload.configuration.logits == "all" and workload.phase == "prefill"
+    every = workload.configuration.logits != "last" and workload.phase == "prefill"
     return workload.batch * (workload.input_tokens if every else 1)
 
 

@@ -1,6 +1,7 @@
 """What would have helped a run that was out of memory, each with its figure."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from vram_ledger.analysis.allocation.settings import Rules
 from vram_ledger.analysis.ground.cards import Card, sizes_text
@@ -8,6 +9,7 @@ from vram_ledger.analysis.messages.message import Message
 from vram_ledger.analysis.messages.suspects import Suspect
 from vram_ledger.analysis.messages.tensors import Named
 from vram_ledger.analysis.predicting.advice import advice
+from vram_ledger.analysis.predicting.configs import variant_with
 from vram_ledger.analysis.predicting.library import Library
 from vram_ledger.analysis.predicting.predictor import Predictor
 from vram_ledger.errors import InputError, NothingKnown
@@ -83,8 +85,9 @@ def of_program(library: Library, card: Card, message: Message, suspect: Suspect)
     batch, context = suspect.shapes[0]
     phase = suspect.phase
 
-    def predictors(chunk: int, rules: Rules | None = None) -> Predictor:
-        return library.predictor(suspect.model, suspect.variants[0], card, outside, "", chunk, rules or "default")
+    def predictors(chunk: int, rules: Rules | None = None, **other: Any) -> Predictor:
+        variant = variant_with(suspect.model, suspect.variants[0], **other)
+        return library.predictor(suspect.model, variant, card, outside, "", chunk, rules or "default")
 
     try:
         found = predictors(0).predict(phase, batch, context)

@@ -1,13 +1,14 @@
 """What else to know beside one answer: the chunk in which a prefill fits, and what to do where nothing does."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from vram_ledger.analysis.allocation.settings import Rules
 from vram_ledger.analysis.derivation.program import OutOfRoom
 from vram_ledger.analysis.formula.shapes import vision_parameters
 from vram_ledger.analysis.formula.terms import element_bytes
 from vram_ledger.analysis.ground.cards import Card, read_cards, sizes_text
+from vram_ledger.analysis.predicting.alternatives import alternative_text, choices
 from vram_ledger.analysis.predicting.prediction import DOES_NOT_FIT, FITS, Prediction
 from vram_ledger.analysis.predicting.predictor import Predictor
 from vram_ledger.errors import NothingKnown
@@ -18,17 +19,22 @@ NAMED_CARDS = 4
 
 
 class Predictors(Protocol):
-    """The predictor of a question, by the chunk of its prefill; with the allocator's rules as asked, or others."""
+    """The predictor of a question, by the chunk of its prefill; with the allocator's rules as asked, or others.
 
-    def __call__(self, chunk: int, rules: Rules | None = None) -> Predictor: ...
+    other: fields of the configuration that are to be otherwise than asked.
+    """
+
+    def __call__(self, chunk: int, rules: Rules | None = None, **other: Any) -> Predictor: ...
 
 
 def advice(predictors: Predictors, found: Prediction, chunk: int) -> Iterator[str]:
-    """Lines on an answer for a card. ``predictors``: by the chunk of the prefill; ``chunk``: the one that was asked."""
-    if found.card is None:
-        return
-    if (why := weights_text(predictors(chunk), found.card, found.least_bytes)) is not None:
-        yield why
+    """Lines on an answer, most of them for a card. ``chunk``: of the prefill, as it was asked."""
+    too_heavy = None
+    if found.card is not None:
+        too_heavy = weights_text(predictors(chunk), found.card, found.least_bytes)
+    yield from _alternatives(predictors, found, chunk, only_weights=too_heavy is not None)
+    if found.card is None or too_heavy is not None:
+        yield from (too_heavy,) if too_heavy else ()
         return
     batch, context = found.workload.batch, found.workload.context_tokens
     if found.failed is not None and predictors(chunk).rules == "default":
@@ -46,6 +52,20 @@ def advice(predictors: Predictors, found: Prediction, chunk: int) -> Iterator[st
         yield f"The prefill that it follows, {how}: {span(before)}, {before.verdict}."
     if before.verdict != FITS and before.workload.configuration.cache == "dynamic":
         yield from _smaller_chunks(predictors, batch, context, chunk)
+
+
+def _alternatives(predictors: Predictors, found: Prediction, chunk: int, only_weights: bool) -> Iterator[str]:
+    """What each choice would take that could be made otherwise. only_weights: only of those that are about weights."""
+    workload = found.workload
+    for choice in choices(workload.configuration):
+        if (only_weights and "dtype" not in choice.fields) or (found.card is None and not choice.told):
+            continue
+        try:
+            other = predictors(chunk, **choice.fields).predict(workload.phase, workload.batch, workload.context_tokens)
+        except NothingKnown as error:
+            yield f"{choice.option}, {choice.words}: not known. {error}."
+        else:
+            yield alternative_text(choice.option, choice.words, found, other)
 
 
 def failure_text(failed: OutOfRoom) -> str:

@@ -2,9 +2,10 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
-from vram_ledger.analysis.derivation.derived_files import MODEL_CLASSES, PLAIN
-from vram_ledger.analysis.formula.config import Config, ConfigError, read_shapes
+from vram_ledger.analysis.derivation.derived_files import MODEL_CLASSES, PLAIN, configuration_of, variant_of
+from vram_ledger.analysis.formula.config import Config, ConfigError, read_config, read_shapes
 from vram_ledger.analysis.formula.shapes import Shapes
 from vram_ledger.harness.records import Configuration, ModelClass
 from vram_ledger.home import MODELS
@@ -56,6 +57,15 @@ def default_variant(config: Config) -> str:
     """What such a checkpoint is loaded as: with its vision tower if it has one, in the dtype that it names."""
     own = "default" if config.shapes.vision else "text"
     return own if config.dtype == PLAIN["dtype"] else f"{own}-{config.dtype}"
+
+
+def variant_with(model: str, variant: str, **fields: Any) -> str:
+    """A variant's name with fields of its configuration otherwise; "" is the class and dtype that the config names."""
+    path = config_of(model)
+    if not variant and "dtype" in fields:
+        variant = "default" if read_shapes(path).vision else "text"
+    configuration = configuration_of(path.stem, variant or default_variant(read_config(path)))
+    return variant_of(dataclasses.replace(configuration, **fields))
 
 
 def with_chunk(variant: str, chunk: int) -> str:

@@ -11,9 +11,11 @@ def derived_on(capability: str, phase: Phase, configuration: Configuration) -> s
 
     PyTorch 2.14.1, ``sdp_utils.cpp``, with cuDNN 9.24: cuDNN's attention on 9.0 and 10.x; flash attention, and the
     memory-efficient kernel under a mask, on other cards from 8.0 on, and on 10.x for a single query without a mask. A
-    decode step with a static cache has one.
+    decode step with a static cache has one. In float32 it is the memory-efficient kernel on all of them.
     """
     major = int(capability.partition(".")[0] or 0)
+    if configuration.dtype == "float32":
+        return FLASH if major in (8, 9, 10, 12) else None
     masked = phase == "decode" and configuration.cache == "static"
     if capability == "9.0" or (major == 10 and (phase == "prefill" or masked)):
         return CUDNN

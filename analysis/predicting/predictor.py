@@ -125,6 +125,8 @@ class Predictor:
 
     def _request(self, phase: Phase, batch: int, context_tokens: int) -> Request:
         configuration = asked_configuration(self.configuration, phase, context_tokens)
+        if phase == "decode" and configuration.cache == "none":
+            raise InputError("without a cache there is no decode step: each token is a prefill of all before it")
         workload = Workload(configuration=configuration, phase=phase, context_tokens=context_tokens, batch=batch)
         label = self.card.label if self.card else ""
         return Request(workload=workload, shapes=self.shapes, config=str(self.config), gpu_label=label)
@@ -148,6 +150,9 @@ class Predictor:
         what = f"{request.text}: nothing stored{of} tells the transient of variant {variant!r} there"
         if chunk % MASK_TOKENS:
             return f"{what}; chunks of a multiple of {MASK_TOKENS} tokens are known"
+        for source in self.sources[configuration, request.workload.phase]:
+            if refused := source.refusal(request):
+                return f"{what}; {refused}"
         weights = sizes_text(self.resident_bytes)
         whole = variant_of(dataclasses.replace(configuration, prefill_chunk_tokens=0))  # its program has all chunks
         return (

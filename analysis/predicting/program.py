@@ -60,6 +60,7 @@ def knows(shapes: Shapes, configuration: Configuration) -> bool:
         and not chunked_logits
         and configuration.images is None
         and configuration.dtype in ("bfloat16", "float16")
+        and configuration.logits in ("last", "all")
         and (configuration.kernels, configuration.attention, configuration.cache) == ("fla", "sdpa", "dynamic")
         and not shapes.attention_bias
         and configuration.prefill_chunk_tokens % MASK_TOKENS == 0

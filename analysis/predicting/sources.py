@@ -66,7 +66,8 @@ class Source:
 
     requested: the bytes alone, ``None`` where the source has nothing to say about a request. answer: all that it knows
     of a request that it has something to say about. outcome: what becomes of it on a card, ``None`` where not known.
-    held: the same for many cards and shapes, quickly and without the reasons.
+    held: the same for many cards and shapes, quickly and without the reasons. refusal: why it has nothing to say about
+    a request, "" where that needs no word.
     """
 
     basis: Basis
@@ -75,6 +76,7 @@ class Source:
     answer: Callable[[Request], Answer]
     outcome: Callable[[Request], Outcome | None] = lambda request: None
     held: Callable[[Request], Held | None] = lambda request: None
+    refusal: Callable[[Request], str] = lambda request: ""
 
 
 def counted_source(found: dict[Workload, Measured], environment: Environment, origin: str) -> Source:
@@ -135,7 +137,19 @@ def derived_source(program: Program, device: Device) -> Source:
     def held(request: Request) -> Held:
         return lambda capacity: program.calls_held(device, *shape_of(request.workload), capacity)
 
-    return Source(basis=DERIVED, requested=requested, answer=answer, outcome=outcome, held=held)
+    def refusal(request: Request) -> str:
+        batch, context, chunk = shape_of(request.workload)
+        try:
+            program.requested(batch, context, chunk)
+        except OutsideDomain:
+            regimes = program.derived.regimes
+            if chunk and not any(regime.call == "first" for regime in regimes):
+                return "its program is that of a prefill in a single shot; in chunks there is none of it"
+            most = max(b for r in regimes for b in r.domain.batches), max(c for r in regimes for c in r.domain.contexts)
+            return f"its program is derived for up to {most[0]:,} sequences of up to {most[1]:,} tokens"
+        return ""
+
+    return Source(basis=DERIVED, requested=requested, answer=answer, outcome=outcome, held=held, refusal=refusal)
 
 
 def symbols_source(shapes: Shapes, capability: str, workspace: int) -> Source:

@@ -30,9 +30,13 @@ class Media:
         return {name: getattr(self, name) for name in Media.__slots__}
 
 
-def known_values(device: Device, media: Media | None) -> AbstractContextManager[Any]:
-    """Inside, a device without values answers what the program asks about its images."""
-    if media is None or device.kind not in VALUELESS:
+def known_values(device: Device, asked: bool) -> AbstractContextManager[Any]:
+    """Inside, a device without values answers what the program asks of it, if anything is ``asked``.
+
+    Of images it is their sizes; without a cache, whether the positions are those of one text or of several packed into
+    one (``find_packed_sequence_indices``, transformers 5.24.0, masking_utils.py).
+    """
+    if not asked or device.kind not in VALUELESS:
         return nullcontext()
     return KnownValues(torch.device(device.name).type)
 

@@ -50,11 +50,13 @@ class Loaded:
 class Live:
     """The tensors of one run that the program holds; the outputs are added by :func:`forward`.
 
+    cache: ``None`` where the program keeps none. other: the cache of another generation, still alive.
     offsets: what the images take less in positions than in tokens, which the model keeps for the tokens to come.
     """
 
     input_ids: torch.Tensor
     cache: Any
+    other: Any = None
     media: Media | None = None
     logits: tuple[torch.Tensor, ...] = ()
     offsets: torch.Tensor | None = None
@@ -174,20 +176,26 @@ def prepare(loaded: Loaded, workload: Workload, filled: bool = True) -> Live:
     behind by a prefill. Both leave the same bytes (a test shows it), and writing needs no prefill's transient.
     """
     device = loaded.device.name
+    other = None
+    if workload.configuration.cache == "second":
+        other = _empty_cache(loaded, workload)
+        _fill(loaded, workload, other)
     if workload.phase == "prefill" and workload.configuration.images is not None:
         ids, media = with_images(loaded, workload)
-        return Live(input_ids=ids, cache=_empty_cache(loaded, workload), media=media)
+        return Live(input_ids=ids, cache=_empty_cache(loaded, workload), other=other, media=media)
     if workload.phase == "prefill":
         ids = torch.zeros(workload.batch, workload.context_tokens, dtype=torch.long, device=device)
-        return Live(input_ids=ids, cache=_empty_cache(loaded, workload))
+        return Live(input_ids=ids, cache=_empty_cache(loaded, workload), other=other)
     cache = _empty_cache(loaded, workload)
+    if cache is None:
+        raise ValueError("without a cache there is no decode step")
     if filled:
         _fill(loaded, workload, cache)
     else:
         ids = torch.zeros(workload.batch, workload.context_tokens, dtype=torch.long, device=device)
         _call(loaded, ids, cache, logits_to_keep=1)
         del ids
-    return Live(input_ids=torch.zeros(workload.batch, 1, dtype=torch.long, device=device), cache=cache)
+    return Live(input_ids=torch.zeros(workload.batch, 1, dtype=torch.long, device=device), cache=cache, other=other)
 
 
 def with_images(loaded: Loaded, workload: Workload) -> tuple[torch.Tensor, Media]:
@@ -203,7 +211,7 @@ def see(loaded: Loaded, media: Media) -> tuple[Any, torch.Tensor]:
 
     As ``Qwen3_5Model.forward`` does (transformers 5.23.0 and 5.24.0), which keeps the result to its end.
     """
-    with torch.no_grad(), known_values(loaded.device, media):
+    with torch.no_grad(), known_values(loaded.device, asked=True):
         out = loaded.model.model.get_image_features(media.pixel_values, media.image_grid_thw, return_dict=True)
     return out, out.pooler_output[0]
 
@@ -211,6 +219,8 @@ def see(loaded: Loaded, media: Media) -> tuple[Any, torch.Tensor]:
 def _empty_cache(loaded: Loaded, workload: Workload) -> Any:
     from transformers import DynamicCache, StaticCache
 
+    if workload.configuration.cache == "none":
+        return None
     if workload.configuration.cache == "static":
         return StaticCache(config=loaded.text_config, max_cache_len=workload.cached_tokens)
     return DynamicCache(config=loaded.text_config)
@@ -237,7 +247,8 @@ def _fill(loaded: Loaded, workload: Workload, cache: Any) -> None:
 
 def forward(loaded: Loaded, workload: Workload, live: Live, before_call: Callable[[], None] = lambda: None) -> None:
     """Runs the phase; the kept logits are left in ``live``. A chunked prefill calls the model several times."""
-    keep = 1 if workload.phase == "decode" or workload.configuration.logits == "last" else 0
+    logits = "last" if workload.phase == "decode" else workload.configuration.logits
+    keep = 1 if logits == "last" else 0
     chunk = workload.configuration.prefill_chunk_tokens if workload.phase == "prefill" else 0
     pieces = live.input_ids.split(chunk, dim=1) if chunk else (live.input_ids,)
     media = {} if live.media is None else live.media.arguments()
@@ -245,19 +256,20 @@ def forward(loaded: Loaded, workload: Workload, live: Live, before_call: Callabl
         before_call()
         kept = live.logits if keep == 0 else ()
         live.logits = kept
-        with known_values(loaded.device, live.media):
-            live.logits = (*kept, _call(loaded, piece, live.cache, logits_to_keep=keep, **media))
+        labels = {"labels": piece} if logits == "loss" else {}
+        with known_values(loaded.device, live.media is not None or live.cache is None):
+            live.logits = (*kept, _call(loaded, piece, live.cache, logits_to_keep=keep, **labels, **media))
     if live.media is not None:
         # Left on the model it would change the next workload's decode, and be in its baseline.
         live.offsets, loaded.model.model.rope_deltas = loaded.model.model.rope_deltas, None
 
 
 def _call(
-    loaded: Loaded, input_ids: torch.Tensor, cache: Any, logits_to_keep: int, **media: torch.Tensor
+    loaded: Loaded, input_ids: torch.Tensor, cache: Any, logits_to_keep: int, **more: torch.Tensor
 ) -> torch.Tensor:
-    kept = {_cache_argument(loaded.model): cache}
+    kept = {"use_cache": False} if cache is None else {"use_cache": True, _cache_argument(loaded.model): cache}
     with torch.no_grad():
-        out = loaded.model(input_ids=input_ids, use_cache=True, logits_to_keep=logits_to_keep, **kept, **media)
+        out = loaded.model(input_ids=input_ids, logits_to_keep=logits_to_keep, **kept, **more)
     return out.logits  # type: ignore[no-any-return]
 
 
@@ -268,7 +280,7 @@ def _cache_argument(model: Any) -> str:
 
 def held(live: Live) -> Held:
     """Bytes of the storages that the cache, the inputs and the outputs keep alive, by term."""
-    layers = live.cache.layers
+    layers = [layer for cache in (live.cache, live.other) if cache is not None for layer in cache.layers]
     kinds = [] if live.media is None else [live.media.mm_token_type_ids]
     media = [] if live.media is None else [live.media.pixel_values, live.media.image_grid_thw]
     offsets = [] if live.offsets is None else [live.offsets]
