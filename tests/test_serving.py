@@ -276,6 +276,35 @@ def test_a_plain_model_has_blocks_of_16_tokens_and_as_many_weights_as_its_checkp
     )
 
 
+LLAMA_8B = PLAIN | {
+    "model_type": "llama",
+    "vocab_size": 128_256,
+    "intermediate_size": 14_336,
+    "num_hidden_layers": 32,
+    "max_position_embeddings": 131_072,
+}
+
+
+@pytest.mark.parametrize(
+    ("pool", "context", "blocks", "concurrency"),
+    [("3.81GiB", 20_000, 1952, "1.56"), ("2.89GiB", 29_000, 1478, "0.82")],
+)
+def test_llama_3_1_8b_has_the_weights_blocks_and_concurrency_of_its_log(
+    tmp_path: Path, pool: str, context: int, blocks: int, concurrency: str
+) -> None:
+    """Printed by vLLM: vllm-project/vllm#10517."""
+    model = read_served(written(tmp_path, "config.json", LLAMA_8B), "llama-3.1-8b")
+    question = dataclasses.replace(asked(context_tokens=context, pool=printed_pool(pool)), model=model)
+    plan = vllm.plan(question)
+    loaded = named(plan, "weights").most_bytes + named(plan, "rotary table").most_bytes
+    count, times = named(plan, "blocks"), named(plan, "concurrency")
+    assert ("14.9888", True, concurrency) == (
+        f"{loaded / GIB:.4f}",
+        count.least <= blocks <= count.most,
+        f"{times.most:.2f}",
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

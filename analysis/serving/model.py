@@ -137,7 +137,7 @@ def _plain(config: dict[str, Any], name: str, where: str) -> Served:
             raise ConfigError(f"{where}: {field}: {what} has a cache that is not known here")
     vocabulary, hidden, inner, layers, heads = (_positive(config, field, where) for field in PLAIN_FIELDS)
     kv_heads = _positive(config, "num_key_value_heads", where, heads)
-    head_dim = _positive(config, "head_dim", where, hidden // heads)
+    head_dim = _positive(config, "head_dim", where, max(1, hidden // heads))
     bias, normed = PLAIN_TYPES[config["model_type"]]
     tied = config.get("tie_word_embeddings", False) is True
     query, kv = heads * head_dim, kv_heads * head_dim

@@ -17,6 +17,7 @@ from vram_ledger.analysis.serving.plan import (
     Figure,
     Limit,
     Plan,
+    ServingError,
     Span,
     Term,
     cache_type,
@@ -114,6 +115,8 @@ def plan(asked: Asked) -> Plan:
     kv = cache_type(asked.kv_type, CACHE_TYPES, "auto", "SGLang")
     model, cards = asked.model, asked.cards
     state, token = state_bytes(model, cards) if model.n_linear else 0, token_bytes(model, kv, cards)
+    if not token:
+        raise ServingError(f"{model.name}: no layer has full attention, so there are no tokens to keep")
     cached = asked.prefix_caching is not False
     claim = SLOTS_CACHED if cached else SLOTS_ALONE
     terms = _terms(asked)
