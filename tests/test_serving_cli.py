@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import CONFIGS
 from tests.invoked import invoke
+from tests.test_imports import loaded_by
 from tests.test_serving import GGUF_TENSORS, gguf_file, safetensors
 from vram_ledger.from_make import arguments_of
 
@@ -198,3 +199,7 @@ def test_make_s_variables_are_a_server_s_options() -> None:
 def test_a_question_to_transformers_is_answered_as_before() -> None:
     ask = ("predict", "--gpu", "h200", "--context", "128k", "--variant", "text")
     assert invoke(*ask).output == invoke(*ask, "--runtime", "transformers").output
+
+
+def test_a_server_s_answer_needs_neither_torch_nor_what_only_some_commands_need() -> None:
+    assert ["[]"] == loaded_by("capacity", "--runtime", "vllm", "--gpu", "h200")
