@@ -97,8 +97,8 @@ def default_fraction(total_bytes: int, drafts: int, vision: bool) -> Fraction:
 def split(rest: Span, state: int, token: int, ratio: Fraction, drafts: Fraction = Fraction(0)) -> tuple[Span, Span]:
     """Slots of states and tokens that the rest of the card holds: nine nineteenths for the states, tokens the rest.
 
-    drafts: states of drafted tokens for every slot. Newer releases have the spare slot out of the states' share, too, so
-    there may be one less.
+    drafts: states of drafted tokens for every slot. Newer releases take the spare slot out of the states' share as
+    well, so there may be one less.
     """
     if not state:
         return exactly(0), rest.over(token)
