@@ -39,18 +39,14 @@ def _options(
     runtime: Annotated[str, _option(help="transformers, or a server: vllm, sglang, llama.cpp.")] = OWN,
     utilization: Annotated[
         str,
-        typer.Option(
-            rich_help_panel=PANEL, help="A server's share of the card: gpu_memory_utilization, mem_fraction_static."
-        ),
+        _option(help="A server's share of the card: gpu_memory_utilization, mem_fraction_static."),
     ] = "",
     kv_type: Annotated[str, _option(help="A server's KV cache: fp8; q8_0, q4_0; else as its default.")] = "",
     prefix_caching: Annotated[str, _option(help="1 or 0: whether a server keeps the prefixes of requests.")] = "",
     drafts: Annotated[int, _option(help="Tokens that a server drafts ahead; 0: no speculation.")] = 0,
     weights: Annotated[
         str,
-        typer.Option(
-            rich_help_panel=PANEL, help="What a server loads: a checkpoint's folder, index or file, .gguf, or Q4_K_M."
-        ),
+        _option(help="What a server loads: a checkpoint's folder, index or file, .gguf, or Q4_K_M."),
     ] = "",
     tensor_parallel: Annotated[int, _option(help="Cards that a server shares the model among.")] = 1,
     pool: Annotated[str, _option(help='A server\'s pool as its log prints it: "55.08GiB".')] = "",
