@@ -193,7 +193,8 @@ def test_the_pool_of_a_card_is_its_share_less_what_is_loaded_and_what_logs_leave
     beside = [seen(field)[0] for field in ("activation_gib", "non_torch_gib", "graphs_gib")]
     most = int(72 * GIB) - sum(t.least_bytes for t in plan.terms if t.name in ("weights", "rotary table", "rounding"))
     assert 0 <= abs(most - (72 * GIB - loaded)) < 2**20
-    assert (most - beside[0].least - beside[1].least, most - sum(b.most for b in beside)) == (
+    shorter = 3 * 134_217_728 // 4
+    assert (most - beside[0].least - beside[1].least + shorter, most - sum(b.most for b in beside)) == (
         pool.most_bytes,
         pool.least_bytes,
     )
@@ -562,6 +563,11 @@ def test_a_record_of_the_stock_server_takes_the_place_of_the_logs_interval(tmp_p
     assert anywhere is not None
     assert (exactly(2**31), Span(least=2**30, most=2**31)) == (here[0], anywhere[0])
     assert activation("vllm", "qwen3.5-27b", False, "h100", found) is None
+
+
+@pytest.mark.parametrize(("version", "rows"), [("0.20.1", 1_048_576), ("0.29.0", 1_048_576), ("0.33.0", 262_144)])
+def test_the_rotary_table_is_a_quarter_in_newer_releases(version: str, rows: int) -> None:
+    assert rows == vllm.rotary_rows(served(), version)
 
 
 def test_a_record_that_is_none_is_refused_by_its_name(tmp_path: Path) -> None:
