@@ -193,7 +193,8 @@ def test_the_pool_of_a_card_is_its_share_less_what_is_loaded_and_what_logs_leave
     beside = [seen(field)[0] for field in ("activation_gib", "non_torch_gib", "graphs_gib")]
     most = int(72 * GIB) - sum(t.least_bytes for t in plan.terms if t.name in ("weights", "rotary table", "rounding"))
     assert 0 <= abs(most - (72 * GIB - loaded)) < 2**20
-    assert (most - beside[0].least - beside[1].least, most - sum(b.most for b in beside)) == (
+    shorter = 3 * 134_217_728 // 4
+    assert (most - beside[0].least - beside[1].least + shorter, most - sum(b.most for b in beside)) == (
         pool.most_bytes,
         pool.least_bytes,
     )
@@ -210,13 +211,13 @@ def test_a_slot_of_sglang_is_the_matrices_and_three_columns() -> None:
 def test_sglang_gives_nine_nineteenths_to_states_and_the_rest_to_tokens() -> None:
     state, token = 153_944_064, 65_536
     slots, tokens = sglang.split(exactly(19 * state), state, token, sglang.RATIO)
-    assert (exactly(9), exactly(10 * state // token)) == (slots, tokens)
+    assert (Span(least=8, most=9), exactly(10 * state // token)) == (slots, tokens)
 
 
 def test_sglang_s_requests_are_its_slots_by_five_or_one_without_its_radix_cache() -> None:
     pool = exactly(38 * 153_944_064)
     with_cache, without = (sglang.plan(asked(pool=pool, prefix_caching=kept)) for kept in (None, False))
-    assert (18 // 5, 18) == (named(with_cache, "running requests").most, named(without, "running requests").most)
+    assert (3, 18) == (named(with_cache, "running requests").most, named(without, "running requests").most)
 
 
 @pytest.mark.parametrize(("gib", "fraction"), [(79.11, "0.834"), (23.52, "0.844"), (139.8, "0.906")])
@@ -273,6 +274,89 @@ def test_a_plain_model_has_blocks_of_16_tokens_and_as_many_weights_as_its_checkp
         blocks.tokens,
         blocks.bytes,
         blocks.request(4096),
+    )
+
+
+EXPERTS_35B = {
+    "model_type": "qwen3_5_moe_text",
+    "vocab_size": 248_320,
+    "hidden_size": 2048,
+    "num_hidden_layers": 40,
+    "full_attention_interval": 4,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 2,
+    "head_dim": 256,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "moe_intermediate_size": 512,
+    "shared_expert_intermediate_size": 512,
+    "num_experts": 256,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 262_144,
+    "torch_dtype": "bfloat16",
+}
+
+
+@pytest.mark.parametrize(
+    ("pool", "tokens", "concurrency"),
+    [("5.98GiB", 567_978, "4.33"), ("6.01GiB", 569_878, "4.35")],
+)
+def test_the_35b_with_experts_has_the_parameters_of_its_class_and_the_pool_of_its_logs(
+    tmp_path: Path, pool: str, tokens: int, concurrency: str
+) -> None:
+    """Printed by vLLM: noonghunna/club-3090#612 and #652; parameters: Qwen3_5MoeForCausalLM of transformers 5.24.0."""
+    model = read_served(written(tmp_path, "config.json", EXPERTS_35B), "35b")
+    options: dict[str, Any] = {
+        "context_tokens": 131_072,
+        "kv_type": "fp8",
+        "prefix_caching": True,
+        "pool": printed_pool(pool),
+    }
+    plan = vllm.plan(dataclasses.replace(asked(**options), model=model))
+    size, times = named(plan, "cache size"), named(plan, "concurrency")
+    assert (34_660_610_688, True, concurrency) == (
+        model.parameters,
+        size.least <= tokens <= size.most,
+        f"{times.most:.2f}",
+    )
+
+
+def test_the_35b_with_experts_has_llama_cpp_s_buffers(tmp_path: Path) -> None:
+    """Printed by llama.cpp: ggml-org/llama.cpp#23269."""
+    model = read_served(written(tmp_path, "config.json", EXPERTS_35B), "35b")
+    buffers = 65_536 * llama_cpp.cell_bytes(model, llama_cpp.CACHE_TYPES["f16"]), llama_cpp.state_bytes(model, 2)
+    assert ["1280.00", "188.44"] == [f"{size / 2**20:.2f}" for size in buffers]
+
+
+LLAMA_8B = PLAIN | {
+    "model_type": "llama",
+    "vocab_size": 128_256,
+    "intermediate_size": 14_336,
+    "num_hidden_layers": 32,
+    "max_position_embeddings": 131_072,
+}
+
+
+@pytest.mark.parametrize(
+    ("pool", "context", "blocks", "concurrency"),
+    [("3.81GiB", 20_000, 1952, "1.56"), ("2.89GiB", 29_000, 1478, "0.82")],
+)
+def test_llama_3_1_8b_has_the_weights_blocks_and_concurrency_of_its_log(
+    tmp_path: Path, pool: str, context: int, blocks: int, concurrency: str
+) -> None:
+    """Printed by vLLM: vllm-project/vllm#10517."""
+    model = read_served(written(tmp_path, "config.json", LLAMA_8B), "llama-3.1-8b")
+    question = dataclasses.replace(asked(context_tokens=context, pool=printed_pool(pool)), model=model)
+    plan = vllm.plan(question)
+    loaded = named(plan, "weights").most_bytes + named(plan, "rotary table").most_bytes
+    count, times = named(plan, "blocks"), named(plan, "concurrency")
+    assert ("14.9888", True, concurrency) == (
+        f"{loaded / GIB:.4f}",
+        count.least <= blocks <= count.most,
+        f"{times.most:.2f}",
     )
 
 
@@ -479,6 +563,11 @@ def test_a_record_of_the_stock_server_takes_the_place_of_the_logs_interval(tmp_p
     assert anywhere is not None
     assert (exactly(2**31), Span(least=2**30, most=2**31)) == (here[0], anywhere[0])
     assert activation("vllm", "qwen3.5-27b", False, "h100", found) is None
+
+
+@pytest.mark.parametrize(("version", "rows"), [("0.20.1", 1_048_576), ("0.29.0", 1_048_576), ("0.33.0", 262_144)])
+def test_the_rotary_table_is_a_quarter_in_newer_releases(version: str, rows: int) -> None:
+    assert rows == vllm.rotary_rows(served(), version)
 
 
 def test_a_record_that_is_none_is_refused_by_its_name(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ COMMANDS = {
         "emulate": "instruments.emulate",
     },
     "Ask": {
-        "predict": "predict.predict_memory",
-        "capacity": "predict.show_capacity",
+        "predict": "serving.predict",
+        "capacity": "serving.capacity",
         "oom": "oom.decode_message",
         "kernels": "kernels.show_kernels",
         "validate": "referee.validate_estimator",

@@ -17,6 +17,7 @@ from vram_ledger.analysis.serving.plan import (
     Figure,
     Limit,
     Plan,
+    ServingError,
     Span,
     Term,
     cache_type,
@@ -96,7 +97,8 @@ def default_fraction(total_bytes: int, drafts: int, vision: bool) -> Fraction:
 def split(rest: Span, state: int, token: int, ratio: Fraction, drafts: Fraction = Fraction(0)) -> tuple[Span, Span]:
     """Slots of states and tokens that the rest of the card holds: nine nineteenths for the states, tokens the rest.
 
-    drafts: states of drafted tokens for every slot.
+    drafts: states of drafted tokens for every slot. Newer releases take the spare slot out of the states' share as
+    well, so there may be one less.
     """
     if not state:
         return exactly(0), rest.over(token)
@@ -106,7 +108,7 @@ def split(rest: Span, state: int, token: int, ratio: Fraction, drafts: Fraction 
         return slots, max(0, int((room - slots * state * (1 + drafts)) // token))
 
     (least, few), (most, many) = ends(rest.least), ends(rest.most)
-    return Span(least=least, most=most), Span(least=few, most=many)
+    return Span(least=max(0, least - SPARE_SLOTS), most=most), Span(least=few, most=many)
 
 
 def plan(asked: Asked) -> Plan:
@@ -114,6 +116,8 @@ def plan(asked: Asked) -> Plan:
     kv = cache_type(asked.kv_type, CACHE_TYPES, "auto", "SGLang")
     model, cards = asked.model, asked.cards
     state, token = state_bytes(model, cards) if model.n_linear else 0, token_bytes(model, kv, cards)
+    if not token:
+        raise ServingError(f"{model.name}: no layer has full attention, so there are no tokens to keep")
     cached = asked.prefix_caching is not False
     claim = SLOTS_CACHED if cached else SLOTS_ALONE
     terms = _terms(asked)
@@ -216,6 +220,8 @@ def _notes(asked: Asked) -> tuple[str, ...]:
             f"with its radix cache of states (extra_buffer: {SLOTS_CACHED} slots a request; no_buffer has "
             f"{LEAST_SLOTS_CACHED}); PREFIX_CACHING=0 is --disable-radix-cache, one slot"
         )
+    if asked.drafts:
+        notes.append("the drafter's own weights beside the MTP part, and its cache, are not counted")
     if asked.cards > 1:
         notes.append(f"every figure is one of {asked.cards} cards")
     return tuple(notes)

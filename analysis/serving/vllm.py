@@ -15,7 +15,7 @@ from fractions import Fraction
 from vram_ledger.analysis.serving.checked import logs_of
 from vram_ledger.analysis.serving.loading import loaded_bytes
 from vram_ledger.analysis.serving.logs import seen
-from vram_ledger.analysis.serving.model import Served
+from vram_ledger.analysis.serving.model import MROPE_STRETCH, Served
 from vram_ledger.analysis.serving.plan import (
     POOL,
     Asked,
@@ -39,6 +39,9 @@ BLOCK_TOKENS = 16  # of plain attention, and the kernels' alignment of a hybrid'
 UTILIZATION = Fraction(92, 100)  # vllm/config/cache.py; 0.9 in releases before
 STATE_BYTES = 4  # mamba_ssm_dtype of the family's configs is float32
 NULL_BLOCKS = 1  # vllm/v1/core/block_pool.py keeps one that no request gets
+# Release from which the rotary table has a row a position: 0.29.0 has four (logs), 0.33.0 one (on an emulated card).
+SHORT_TABLE, NEWEST = (0, 33), "0.33.0"
+COLD_COMPILE = Fraction(105, 100)  # of the embedding's bytes
 GROUP_STRETCH = Fraction(3, 2)  # below it all kinds of layers make one group each
 FP8 = CacheType(name="fp8", elements=1, bytes=1)
 CACHE_TYPES = {
@@ -81,6 +84,8 @@ class Blocks:
 
 def blocks_of(model: Served, kv: CacheType = CACHE_TYPES["auto"], drafts: int = 0, cards: int = 1) -> Blocks:
     """The blocks of a model: as long as it takes for a page of tokens to be no smaller than one of a state."""
+    if model.kv_heads % cards and cards % model.kv_heads:
+        raise ServingError(f"{cards} cards can't share {model.kv_heads} heads of keys and values")
     heads = max(1, model.kv_heads // cards)
     token = 2 * heads * kv.of(model.head_dim)
     n_full = model.n_full + (model.mtp_layers if drafts else 0)
@@ -115,9 +120,27 @@ def state_page_bytes(model: Served, drafts: int = 0, cards: int = 1) -> int:
     return matrices + (model.conv_width - 1 + drafts) * share(model.conv_channels, cards, "channels") * 2
 
 
+def cold_compile_bytes(model: Served) -> int:
+    """The activation peak of a first start: Inductor, choosing among fused kernels, makes a copy of the embedding.
+
+    Seen with vLLM 0.20.1 on an emulated card, whose second start, with the compile cache warm, had 1.49 GiB more pool.
+    """
+    return int(model.vocabulary * model.hidden * model.element_bytes * COLD_COMPILE)
+
+
+def rotary_rows(model: Served, version: str) -> int:
+    """Rows of the table of cosines and sines: for mrope four times the positions, in newer releases once."""
+    newer = tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) >= SHORT_TABLE
+    return model.rotary_rows // MROPE_STRETCH if newer and model.shapes is not None else model.rotary_rows
+
+
 def rotary_bytes(model: Served) -> int:
-    """The table of cosines and sines that all layers share, in the weights' dtype; four times as long for mrope."""
-    return model.rotary_rows * model.rotary_dim * model.element_bytes
+    """The table of cosines and sines that all layers share, in the weights' dtype, up to release 0.29 at least."""
+    return model.rotary_rows * _row_bytes(model)
+
+
+def _row_bytes(model: Served) -> int:
+    return model.rotary_dim * model.element_bytes
 
 
 def plan(asked: Asked) -> Plan:
@@ -163,7 +186,8 @@ def _terms(asked: Asked) -> tuple[Term, ...]:
         term(
             "rotary table",
             table,
-            f"{asked.model.rotary_rows:,} rows of {asked.model.rotary_dim} × {asked.model.element_bytes} B (mrope.py)",
+            f"{asked.model.rotary_rows:,} rows of {asked.model.rotary_dim} × {asked.model.element_bytes} B"
+            + ("; a quarter of it in 0.33.0" if asked.model.shapes is not None else ""),
             logs_of("vllm", "weights"),
         ),
     )
@@ -176,7 +200,8 @@ def _terms(asked: Asked) -> tuple[Term, ...]:
     beside = _beside(asked)
     share_of_card = asked.utilization or UTILIZATION
     room = Span(least=int(asked.card.least_bytes * share_of_card), most=int(asked.card.most_bytes * share_of_card))
-    taken = sum((Span(least=t.least_bytes, most=t.most_bytes) for t in (*loading, *beside)), exactly(0))
+    taken = exactly(0) - Span(least=0, most=table.most - rotary_rows(asked.model, NEWEST) * _row_bytes(asked.model))
+    taken += sum((Span(least=t.least_bytes, most=t.most_bytes) for t in (*loading, *beside)), exactly(0))
     default = "" if asked.utilization else ", vLLM's default; 0.9 before"
     source = f"{float(share_of_card):g} of the card{default}, less the lines above"
     return (*loading, *beside, term(POOL, room - taken, source))
@@ -207,8 +232,10 @@ def _beside(asked: Asked) -> tuple[Term, ...]:
         least = 0 if field == "graphs_gib" else span.least  # eager, or a release that does not count them
         source = f"not known: the least and most of {count} logs of other models and cards"
         if field == "activation_gib" and emulated is not None:
-            span, source = emulated
+            eager, source = emulated
+            span = Span(least=eager.least, most=max(eager.most, cold_compile_bytes(asked.model)))
             least = span.least
+            source += ", eager; the most with a cold compile cache"
         found.append(term(name, Span(least=least, most=span.most), source))
     return tuple(found)
 
@@ -231,7 +258,7 @@ def _layout(asked: Asked, blocks: Blocks, kv: CacheType, request: int) -> tuple[
         ),
     ]
     copies = request - blocks.full_groups * -(-asked.context_tokens // blocks.tokens)
-    source = f"⌈{asked.context_tokens:,} / {blocks.tokens}⌉"
+    source = f"⌈{asked.context_tokens:,} / {blocks.tokens:,}⌉"
     source = f"{blocks.full_groups} × {source}" if blocks.full_groups > 1 else source
     if copies:
         each = copies // blocks.state_groups
@@ -254,7 +281,7 @@ def _counted(asked: Asked, blocks: Blocks, count: Span, request: int) -> tuple[F
             least=count.least / request,
             most=count.most / request,
             unit="×",
-            source=f"blocks / {request}: maximum concurrency for {asked.context_tokens:,} tokens",
+            source=f"blocks / {request:,}: maximum concurrency for {asked.context_tokens:,} tokens",
             logs=logs,
             digits=2,
         ),
@@ -269,7 +296,7 @@ def _counted(asked: Asked, blocks: Blocks, count: Span, request: int) -> tuple[F
             "cache size to 0.19",
             Span(least=count.least // groups * blocks.tokens, most=count.most // groups * blocks.tokens),
             "tokens",
-            f"the same line of older releases: blocks / {groups} groups × {blocks.tokens}",
+            f"the same line of older releases: blocks / {groups} groups × {blocks.tokens:,}",
             logs_of("vllm", "cache size to 0.19"),
         ),
     )
@@ -292,7 +319,9 @@ def _request(asked: Asked, blocks: Blocks, each: int, request: int) -> tuple[Ter
 def _notes(asked: Asked, caching: bool) -> tuple[str, ...]:
     notes = []
     if asked.model.n_linear and asked.prefix_caching is None:
-        notes.append("without prefix caching; with it (PREFIX_CACHING=1) every request keeps its states twice")
+        notes.append(
+            "without prefix caching; with it (PREFIX_CACHING=1; the default of 0.33.0) a request keeps its states twice"
+        )
     if asked.drafts and not asked.model.mtp_layers:
         notes.append("the model has no MTP part: a drafter of its own and its cache are not counted")
     if asked.cards > 1:

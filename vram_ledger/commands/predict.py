@@ -18,7 +18,6 @@ from vram_ledger.commands.questions import (
     Question,
     derived_now,
 )
-from vram_ledger.commands.serving import or_serve
 from vram_ledger.errors import InputError, NothingKnown
 from vram_ledger.home import BOUNDARY, RESULTS, RUNS
 from vram_ledger.names import sequences, tokens
@@ -49,7 +48,6 @@ SymbolsOption = Annotated[
 ChunkOption = Annotated[str, typer.Option(help="Tokens of a prefill's chunks; 0: single shot.")]
 
 
-@or_serve("predict")
 def predict_memory(
     model: ModelOption = "qwen3.5-27b",
     gpu: GpuOption = "",
@@ -123,7 +121,6 @@ def _chunk(given: str) -> int:
     return 0 if given.strip() == "0" else tokens(given, "chunk")
 
 
-@or_serve("capacity")
 def show_capacity(
     gpu: GpuOption = "",
     model: ModelOption = "qwen3.5-27b",
