@@ -10,6 +10,10 @@
 #   predict      what a workload takes, and whether it fits: GPU= MODEL= CONTEXT= BATCH= PHASE= CHUNK= MEMORY= FREE=
 #                ALLOCATOR= SYMBOLS=1
 #   capacity     the longest contexts and largest batches that fit: GPU= MODEL= CHUNK= MEMORY= FREE= ALLOCATOR=
+#   versions     what each release of transformers, fla and torch costs: MODEL= VARIANT= KERNELS= TRANSFORMERS= FLA=
+#                EMULATE= FIGURE= RESULTS= OVERLAYS=
+#   bisect       the release in which a figure moved: FROM= TO= MODEL= VARIANT= KERNELS= PACKAGE= QUANTITY= PHASE=
+#                BATCH= CONTEXT= EMULATE= RESULTS= OVERLAYS=
 #   validate     hold an estimator against results: ESTIMATOR= TOLERANCE= BASE= FILE= MARKDOWN=
 #   scoreboard   every estimator on the same points: FILE= RESULTS=
 #   claims       the FitMyGPU page on the 27B, claim by claim: RESULTS=
@@ -26,7 +30,7 @@
 
 BASE_PYTHON ?= python3
 COMMANDS := measure boundary judge drift calibrate profile predict capacity validate scoreboard claims report derive \
-	derived explain held-out history
+	derived explain held-out history versions bisect
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 $(foreach name,$(GIVEN),$(eval override export $(name) := $$(value $(name))))
 export VRAM_LEDGER_GIVEN := $(GIVEN)

@@ -190,7 +190,7 @@ def main() -> None:
     careful, bare = CAREFUL in sys.argv, BARE in sys.argv
     if not bare:
         runtime.import_ahead(for_fla=not careful)
-        if not runtime.can_fork():  # once more, with less imported; transformers 5.2 asks for a card when it is imported
+        if not runtime.can_fork():  # once more, with less imported: transformers 5.2 asks for a card when it is
             os.execv(sys.executable, [*sys.orig_argv, BARE if careful else CAREFUL])
     nurse(_work)
 

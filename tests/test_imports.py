@@ -19,6 +19,7 @@ ROOMS = (
     "evidence",
     "calibrating",
     "derivation",
+    "versions",
     "judging",
     "estimating",
     "estimators",

@@ -26,6 +26,8 @@ COMMANDS = {
         "predict": "predict.predict_memory",
         "capacity": "predict.show_capacity",
         "validate": "referee.validate_estimator",
+        "versions": "versions.show_versions",
+        "bisect": "versions.bisect",
         "scoreboard": "referee.rank_estimators",
         "claims": "judge.settle_claims",
         "report": "report.make_report",

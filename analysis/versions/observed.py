@@ -39,7 +39,8 @@ def observed(
 def point_of(workload: Workload, fits: Fits) -> Point:
     """The marks of a shape; an emulated card knows all three."""
     peak = fits.peak
-    assert peak.allocated_bytes is not None and peak.reserved_bytes is not None
+    assert peak.allocated_bytes is not None
+    assert peak.reserved_bytes is not None
     return Point(
         batch=workload.batch,
         context_tokens=workload.context_tokens,

@@ -42,7 +42,7 @@ class Software:
 
     def of(self, package: str) -> str:
         """The version of a package of :data:`PACKAGES`, without what a build adds to it."""
-        return (getattr(self, package) or "none").partition("+")[0]  # type: ignore[no-any-return]
+        return str(getattr(self, package) or "none").partition("+")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -229,7 +229,8 @@ def _fill(loaded: Loaded, workload: Workload, cache: Any) -> None:
             tokens = torch.zeros(
                 batch, text.num_key_value_heads, workload.context_tokens, text.head_dim, **made
             )  # fmt: skip
-            cache.update(tokens, tokens, index)
+            # A cache with layers copies what it is given; the family's own keeps it.
+            cache.update(tokens, tokens if hasattr(cache, "layers") else tokens.clone(), index)
         else:
             keep_conv, keep_state = _keepers(cache)
             keep_conv(torch.zeros(batch, channels, width, **made), index)
@@ -288,8 +289,9 @@ def held(live: Live) -> Held:
     kinds = [] if live.media is None else [live.media.mm_token_type_ids]
     media = [] if live.media is None else [live.media.pixel_values, live.media.image_grid_thw]
     offsets = [] if live.offsets is None else [live.offsets]
+    keys = ("keys", "values", "key_cache", "value_cache", "cumulative_length")
     return Held(
-        kv_cache_bytes=storage_bytes(_tensors(layers, ("keys", "values", "key_cache", "value_cache", "cumulative_length"))),
+        kv_cache_bytes=storage_bytes(_tensors(layers, keys)),
         recurrent_state_bytes=storage_bytes(_tensors(layers, ("recurrent_states",))),
         conv_state_bytes=storage_bytes(_tensors(layers, ("conv_states",))),
         logits_bytes=storage_bytes(live.logits),

@@ -1,8 +1,8 @@
-"""A release of a library in a folder of its own, put first on the path of a process: nothing that is installed changes.
+"""A release of a library in a folder of its own, put first on a process's path: nothing that is installed changes.
 
-Each distribution is unpacked by pip (``--target``, ``--no-deps``) into ``<folder>/<name>-<version>`` and stays there. What
-a release needs and the environment has not, such as an older tokenizers, gets a folder in the same way; PyTorch and
-Triton are never among them, since the emulated card is made for those that are installed.
+Each distribution is unpacked by pip (``--target``, ``--no-deps``) into ``<folder>/<name>-<version>`` and stays there.
+What a release needs and the environment has not, such as an older tokenizers, gets a folder in the same way; PyTorch
+and Triton are never among them, since the emulated card is made for those that are installed.
 """
 
 import importlib.metadata

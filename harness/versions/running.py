@@ -1,13 +1,16 @@
-"""What a model takes under given releases: one process a set of releases, forked for each model and phase."""
+"""What a model takes under given releases, and whether its chunks are the model's: a process a set of releases."""
 
 import dataclasses
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vram_ledger.errors import WrongEnvironment
+from vram_ledger.errors import Fault, WrongEnvironment
 from vram_ledger.harness.asked import Asked, plan_of, with_room
 from vram_ledger.harness.child import START_DEADLINE_S, Child, Nurseries, WorkerFailed
 from vram_ledger.harness.emulation.profile import Emulation
@@ -16,8 +19,10 @@ from vram_ledger.harness.models import sha256_of
 from vram_ledger.harness.records import Configuration, Environment, Fits, Kernels, Phase, Workload, decode, encode
 from vram_ledger.harness.replay import NO_GRID
 from vram_ledger.harness.runner import BUILD_DEADLINE_S, Plan, describe, environment_of
+from vram_ledger.home import python_path
 
 LAST_WORDS = 240  # characters of what a failed process said
+CHUNKED, CHUNKED_DEADLINE_S = "vram_ledger.harness.runtimes.chunked", 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +50,7 @@ class Job:
 
 
 def run_under(overlay: Sequence[Path], jobs: Sequence[Job], card: str) -> Iterator[tuple[Job, dict[Phase, Phased]]]:
-    """Each job's phases, with the folders of ``overlay`` first on the path; :class:`WrongEnvironment` without a card."""
+    """Each job's phases, the folders of ``overlay`` first on the path; :class:`WrongEnvironment` without a card."""
     plans = [_plan(job, card, overlay) for job in jobs]
     nurseries = Nurseries(variables=plans[0].variables)
     try:
@@ -70,6 +75,27 @@ def under(emulation: Emulation, overlay: Sequence[Path]) -> Emulation:
     """The same card for a process that finds what is in these folders first."""
     paths = os.pathsep.join([*map(str, overlay), emulation.variables["PYTHONPATH"]])
     return dataclasses.replace(emulation, variables=emulation.variables | {"PYTHONPATH": paths})
+
+
+def chunks_under(overlay: Sequence[Path]) -> dict[str, Any]:
+    """What :mod:`harness.runtimes.chunked` prints with the folders of ``overlay`` first on the path.
+
+    :class:`Fault` with its last line if it fails.
+    """
+    variables = {"PYTHONPATH": os.pathsep.join([*map(str, overlay), python_path()]), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, "-m", CHUNKED],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=CHUNKED_DEADLINE_S,
+        check=False,
+    )
+    if done.returncode:
+        *_, last = ["nothing said", *done.stderr.strip().splitlines()]
+        raise Fault(f"the comparison of chunks ended with {done.returncode}: {last[-LAST_WORDS:]}")
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
 
 
 class _Workers:

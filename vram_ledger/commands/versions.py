@@ -2,49 +2,302 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import importlib.metadata
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, cast
 
-from vram_ledger.analysis.derivation.derived_files import configuration_of
+import typer
+from rich.console import Console
+
+from vram_ledger.analysis.derivation.derived_files import configuration_of, variant_of, version
+from vram_ledger.analysis.ground.kinds import EMULATED
 from vram_ledger.analysis.predicting.configs import config_of, named_as
+from vram_ledger.analysis.versions.bisection import QUANTITIES, Found, Quantity, bisected
+from vram_ledger.analysis.versions.chunked import compared, spans_text, store_compared, stored_compared
 from vram_ledger.analysis.versions.observed import observed, software_of
-from vram_ledger.analysis.versions.records import Run, Versions, read_versions, versions_path, write_versions
+from vram_ledger.analysis.versions.records import (
+    PACKAGES,
+    Run,
+    Versions,
+    read_versions,
+    stored_versions,
+    versions_path,
+    write_versions,
+)
 from vram_ledger.analysis.versions.shapes import shapes_of
-from vram_ledger.errors import Fault
-from vram_ledger.harness.records import Configuration, Phase, Workload
-from vram_ledger.harness.versions.overlays import overlaid
-from vram_ledger.harness.versions.running import Job, Phased, run_under
+from vram_ledger.analysis.versions.steps import along, step_between
+from vram_ledger.analysis.versions.tables import answer_text, step_text
+from vram_ledger.commands.derive import ModelOption
+from vram_ledger.commands.options import JsonOption, phase_of
+from vram_ledger.errors import Fault, InputError, NothingKnown
+from vram_ledger.harness.records import Configuration, Phase, Workload, encode
+from vram_ledger.harness.versions.overlays import checked, offered, overlaid
+from vram_ledger.harness.versions.running import Job, Phased, chunks_under, run_under
+from vram_ledger.home import RUNS
+from vram_ledger.names import sequences, tokens
+
+FIRST = "5.2.0"  # of transformers with models/qwen3_5
+DISTRIBUTIONS = {"transformers": "transformers", "fla": "flash-linear-attention", "torch": "torch"}
+OVERLAYS = RUNS / "overlays"
+told = Console(stderr=True)
+
+VariantOption = Annotated[str, typer.Option(help='Such as "text" or "default".')]
+KernelsOption = Annotated[str, typer.Option(help="fla, or torch: transformers' own, taken where fla is missing.")]
+EmulateOption = Annotated[str, typer.Option(help="The emulated card that it runs on.")]
+ResultsOption = Annotated[Path, typer.Option(help="Folder of your own runs, added to what is published.")]
+OverlaysOption = Annotated[Path, typer.Option(help="Folder that releases are unpacked in, to stay there.")]
+FlaOption = Annotated[list[str] | None, typer.Option(help="Releases of flash-linear-attention, such as 0.5.2.")]
+Runner = Callable[[Mapping[str, str]], Run]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A model's variant on a card; results: of the user's own runs."""
+
+    config: Path
+    configuration: Configuration
+    card: str
+    results: Path
+    overlays: Path
+
+    @property
+    def stored(self) -> Versions | None:
+        """What is known of it."""
+        return stored_versions(f"emulated-{self.card}", self.configuration, self.results)
+
+    def run(self, wanted: Mapping[str, str]) -> Run:
+        """Its run under releases, by package; it is stored, too."""
+        told.print(f"running under {_wanted_text(wanted)}", soft_wrap=True)
+        overlay = overlaid({DISTRIBUTIONS[p]: v for p, v in wanted.items()}, self.overlays, told.print)
+        if "transformers" in wanted and not any(
+            c.transformers == wanted["transformers"] for c in stored_compared(self.results)
+        ):
+            store_compared([compared(chunks_under(overlay))], self.results)
+        ((_, run),) = run_releases(overlay, [(self.config, self.configuration)], self.card, self.results)
+        return run
+
+
+def _question(model: str, variant: str, kernels: str, card: str, results: Path, overlays: Path) -> Question:
+    if kernels not in ("fla", "torch"):
+        raise InputError(f"KERNELS is fla or torch, got {kernels!r}")
+    config = config_of(model)
+    whole = f"{variant}-reference" if kernels == "torch" and "reference" not in variant else variant
+    configuration = named_as(config, configuration_of(config.stem, whole))
+    return Question(config=config, configuration=configuration, card=card, results=results, overlays=overlays)
+
+
+def show_versions(
+    model: ModelOption = "qwen3.5-27b",
+    variant: VariantOption = "text",
+    kernels: KernelsOption = "fla",
+    transformers: Annotated[
+        list[str] | None,
+        typer.Option(help="Releases, run where they are not stored; minors: the last patch of each; all."),
+    ] = None,
+    fla: FlaOption = None,
+    emulate: EmulateOption = "a100-80gb",
+    figure: Annotated[str, typer.Option(help="SVG file to draw what is printed to.")] = "",
+    results: ResultsOption = RUNS,
+    overlays: OverlaysOption = OVERLAYS,
+    as_json: JsonOption = False,
+) -> None:
+    """What each release of transformers, fla and torch costs; those that are named and not stored are run now."""
+    question = _question(model, variant, kernels, emulate, results, overlays)
+    asked = [checked(v, "FLA") for v in fla or ()], _releases(transformers or (), question)
+    missing = [wanted for wanted in _sets(*asked) if _known(question.stored, _here(wanted)) is None]
+    for wanted in missing:
+        question.run(wanted)
+    versions = question.stored
+    if versions is None:
+        raise NothingKnown(
+            f"no release is stored for {question.configuration.model} {variant_of(question.configuration)} on "
+            f"{emulate}; TRANSFORMERS=minors runs the last patch of each, a minute each"
+        )
+    shown = dataclasses.replace(versions, runs=tuple(_chosen(versions.runs, *asked)))
+    if as_json:
+        typer.echo(json.dumps(encode(shown), ensure_ascii=False))
+        return
+    _print_all(shown, question, figure)
+    typer.echo(f"exit 0: {len(shown.runs)} sets of releases, {len(missing)} run now")
+
+
+def _print_all(shown: Versions, question: Question, figure: str) -> None:
+    typer.echo(EMULATED.banner)
+    for package in PACKAGES:
+        runs = along(shown.runs, package, {})
+        if len(runs) > 1 or package == PACKAGES[0]:
+            for line in answer_text(shown, runs, package):
+                typer.echo(line)
+    typer.echo(f"A prefill in chunks, by values: {spans_text(stored_compared(question.results))}")
+    if figure:
+        from vram_ledger.analysis.reporting.versions import drawn
+
+        _write_figure(figure, drawn(shown, along(shown.runs, PACKAGES[0], {})).svg)
+
+
+def _write_figure(path: str, svg: str) -> None:
+    try:
+        Path(path).write_text(svg, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"FIGURE={path}: {error.strerror}") from error
+
+
+def _releases(named: Sequence[str], question: Question) -> list[str]:
+    """The releases of transformers that were named, in order."""
+    if not named:
+        return []
+    if set(named) <= {"all", "minors"}:
+        every = [v for v in offered("transformers") if version(v) >= version(FIRST)]
+        last = {version(v)[:2]: v for v in every}
+        return every if "all" in named else list(last.values())
+    return [checked(v, "TRANSFORMERS") for v in named]
+
+
+def _sets(fla: Sequence[str], transformers: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Every set of releases that was named; nothing of a package that was not."""
+    for t in transformers or ("",):
+        for f in fla or ("",):
+            wanted = {"transformers": t, "fla": f}
+            if named := {package: release for package, release in wanted.items() if release}:
+                yield named
+
+
+def _here(wanted: Mapping[str, str]) -> dict[str, str]:
+    """The set that a run under these releases would have: the rest is what is installed, without importing it."""
+    return {package: wanted.get(package) or _installed(DISTRIBUTIONS[package]) for package in PACKAGES}
+
+
+def _installed(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution).partition("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+def _known(versions: Versions | None, whole: Mapping[str, str]) -> Run | None:
+    """The stored run under a whole set of releases."""
+    every = () if versions is None else versions.runs
+    return next((r for r in every if all(r.software.of(p) == v for p, v in whole.items())), None)
+
+
+def _chosen(runs: Sequence[Run], fla: Sequence[str], transformers: Sequence[str]) -> Iterator[Run]:
+    for run in runs:
+        if (not fla or run.software.of("fla") in fla) and (
+            not transformers or run.software.of("transformers") in transformers
+        ):
+            yield run
+
+
+def bisect(
+    old: Annotated[str, typer.Argument(help="A release, such as 5.17.0.", metavar="FROM")] = "",
+    new: Annotated[str, typer.Argument(help="A later one.", metavar="TO")] = "",
+    model: ModelOption = "qwen3.5-27b",
+    variant: VariantOption = "text",
+    kernels: KernelsOption = "fla",
+    package: Annotated[str, typer.Option(help="Whose releases these are: transformers or fla.")] = "transformers",
+    quantity: Annotated[str, typer.Option(help=f"{', '.join(QUANTITIES)}.")] = "slope",
+    phase: Annotated[str, typer.Option(help="prefill or decode")] = "prefill",
+    context: Annotated[str, typer.Option(help="Tokens of the shape; one of those that versions runs.")] = "",
+    batch: Annotated[str, typer.Option(help="Sequences of the shape.")] = "1",
+    emulate: EmulateOption = "a100-80gb",
+    results: ResultsOption = RUNS,
+    overlays: OverlaysOption = OVERLAYS,
+) -> None:
+    """Find the release in which a figure moved, by halving: what is stored is not run again."""
+    question = _question(model, variant, kernels, emulate, results, overlays)
+    if package not in ("transformers", "fla"):
+        raise InputError(f"PACKAGE is transformers or fla, got {package!r}")
+    asked = _quantity(quantity, phase_of(phase), batch, context, question.configuration)
+    ends = checked(old, "FROM"), checked(new, "TO")
+    releases = _between(*ends, package, question)
+    runs: dict[str, Run] = {}
+
+    def value(release: str) -> int | None:
+        known = _like(question.stored, package, release)
+        runs[release] = known or question.run({package: release})
+        figure = asked.of(runs[release])
+        typer.echo(f"  {release}: {'none' if figure is None else f'{figure:,}'}{'' if known else ', run now'}")
+        return figure
+
+    typer.echo(EMULATED.banner)
+    typer.echo(f"{question.configuration.model} {variant_of(question.configuration)}, {asked.text}:")
+    found = bisected(releases, value)
+    _tell_found(found, asked, package, runs, len(releases))
+
+
+def _tell_found(found: Found, asked: Quantity, package: str, runs: Mapping[str, Run], among: int) -> None:
+    before, after = asked.of(runs[found.before]), asked.of(runs[found.after])
+    assert before is not None
+    assert after is not None
+    if found.without:
+        typer.echo(f"without such a figure: {', '.join(found.without)}")
+    step = step_between(runs[found.before], runs[found.after], asked.phase)
+    for line in () if step is None else step_text(step, package):
+        typer.echo(line)
+    typer.echo(
+        f"exit 0: it moved in {package} {found.after}: {before:,} in {found.before}, {after:,} in {found.after} "
+        f"({after - before:+,}); {len(found.looked)} of {among} releases looked at"
+    )
+
+
+def _quantity(name: str, phase: Phase, batch: str, context: str, configuration: Configuration) -> Quantity:
+    shapes = shapes_of(configuration, phase)
+    if name == "peak":
+        name = "requested"
+    if name not in QUANTITIES:
+        raise InputError(f"QUANTITY is {', '.join(QUANTITIES)}, got {name!r}")
+    shape = sequences(batch), tokens(context, "CONTEXT") if context else shapes[-1][1]
+    if shape not in shapes:
+        known = ", ".join(f"{b} × {c:,}" for b, c in shapes)
+        raise InputError(
+            f"BATCH and CONTEXT are one of the shapes of a {phase}: {known}; got {shape[0]} × {shape[1]:,}"
+        )
+    return Quantity(name=name, phase=phase, batch=shape[0], context_tokens=shape[1])
+
+
+def _like(versions: Versions | None, package: str, release: str) -> Run | None:
+    """The stored run under a release of one package, the rest being the newest that is stored."""
+    runs = () if versions is None else along(versions.runs, package, {})
+    return next((run for run in runs if run.software.of(package) == release), None)
+
+
+def _between(old: str, new: str, package: str, question: Question) -> list[str]:
+    """The releases from one to another: those that are stored if both are among them, else all that pip can fetch."""
+    if version(old) >= version(new):
+        raise InputError(f"FROM={old} is not before TO={new}")
+    stored = question.stored
+    known = [run.software.of(package) for run in (() if stored is None else along(stored.runs, package, {}))]
+    every = known if {old, new} <= set(known) else offered(DISTRIBUTIONS[package])
+    between = [v for v in every if version(old) <= version(v) <= version(new)]
+    for name, end in (("FROM", old), ("TO", new)):
+        if end not in between:
+            raise InputError(f"{name}={end} is no release of {package}; near: {', '.join((between or [*every])[-4:])}")
+    return between
 
 
 def job_of(config: Path, configuration: Configuration) -> Job:
     """The reference shapes of a model."""
-    in_file = functools.partial(Workload, configuration=_in_file(config, configuration))
+    in_file = dataclasses.replace(configuration, model=config.stem)  # the harness knows no other name
+    workload = functools.partial(Workload, configuration=in_file)
     return Job(
         config_file=config,
-        configuration=_in_file(config, configuration),
+        configuration=in_file,
         workloads={
-            phase: tuple(in_file(phase=phase, batch=b, context_tokens=c) for b, c in shapes_of(configuration, phase))
-            for phase in ("prefill", "decode")
+            phase: tuple(workload(phase=phase, batch=b, context_tokens=c) for b, c in shapes_of(configuration, phase))
+            for phase in cast(tuple[Phase, ...], ("prefill", "decode"))
         },
     )
 
 
-def _in_file(config: Path, configuration: Configuration) -> Configuration:
-    return dataclasses.replace(configuration, model=config.stem)  # the harness knows no other name
-
-
 def run_releases(
-    wanted: Mapping[str, str],
-    asked: Sequence[tuple[Path, Configuration]],
-    card: str,
-    results: Path,
-    overlays: Path,
-    tell: Callable[[str], None],
+    overlay: Sequence[Path], asked: Sequence[tuple[Path, Configuration]], card: str, results: Path
 ) -> list[tuple[Configuration, Run]]:
-    """Runs models under one set of releases (version by distribution), and stores each as soon as it is done."""
-    known = {job_of(*one).configuration: named_as(*one) for one in asked}
+    """Runs models under the releases of an overlay, and stores each run as soon as it is done."""
+    known = {job_of(*one).configuration: one[1] for one in asked}
     made = []
-    for job, phases in run_under(overlaid(wanted, overlays, tell), [job_of(*one) for one in asked], card):
+    for job, phases in run_under(overlay, [job_of(*one) for one in asked], card):
         configuration = known[job.configuration]
         run, versions = _record(phases, configuration)
         path = versions_path(results, versions.gpu_label, configuration)
@@ -73,3 +326,7 @@ def _record(phases: Mapping[Phase, Phased], configuration: Configuration) -> tup
         config_sha256=environment.config_sha256,
         runs=(run,),
     )
+
+
+def _wanted_text(wanted: Mapping[str, str]) -> str:
+    return " and ".join(f"{package} {release}" for package, release in wanted.items())
