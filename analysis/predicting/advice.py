@@ -10,6 +10,7 @@ from vram_ledger.analysis.formula.terms import element_bytes
 from vram_ledger.analysis.ground.cards import Card, read_cards, sizes_text
 from vram_ledger.analysis.predicting.prediction import DOES_NOT_FIT, FITS, Prediction
 from vram_ledger.analysis.predicting.predictor import Predictor
+from vram_ledger.analysis.versions.chunked import chunked_text
 from vram_ledger.errors import NothingKnown
 from vram_ledger.home import GPUS
 
@@ -98,6 +99,7 @@ def _smaller_chunks(predictors: Predictors, batch: int, context: int, chunk: int
             return
         if last.verdict == FITS:
             yield f"A prefill in chunks of {size:,} fits: {span(last)}."
+            yield chunked_text(predictors(size).transformers)
             return
     if last is not None:
         sure = "can fit" if last.verdict == DOES_NOT_FIT else "is sure to fit"

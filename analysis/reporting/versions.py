@@ -28,7 +28,7 @@ def drawn(versions: Versions, runs: Sequence[Run], package: str = "transformers"
         heading = Heading(
             title=f"What each release of {package} takes", subject=subject, banner=EMULATED.banner, role=EMULATED.role
         )
-        panel = Panel(heading, height=320, right=110, bottom=62)
+        panel = Panel(heading, height=304, right=118, bottom=58)
         ends, told = _lines(panel.axes, runs, package)
         _release_axis(panel.axes, stretches(runs, package))
         panel.label_ends(ends)

@@ -18,6 +18,7 @@ from vram_ledger.harness.records import decode, encode
 from vram_ledger.home import RESULTS, RUNS
 
 SCHEMA, FILE = 1, "chunked.json"
+SAYS = {True: "a single shot's logits", False: "other logits"}
 TOLERANCE = 1e-3  # of the largest logit; in float32 the order of sums makes about 1e-5
 
 
@@ -75,6 +76,7 @@ def store_compared(found: Iterable[Compared], results: Path) -> None:
     releases = {c.transformers: c for c in (*(_read(path) if path.is_file() else ()), *found)}
     ordered = sorted(releases.values(), key=lambda c: version(c.transformers))
     put(path, with_rows({"schema": SCHEMA}, releases=map(encode, ordered)))
+    stored_compared.cache_clear()
 
 
 def _read(path: Path) -> tuple[Compared, ...]:
@@ -89,24 +91,21 @@ def stored_compared(results: Path = RUNS) -> tuple[Compared, ...]:
     return tuple(sorted(every.values(), key=lambda c: version(c.transformers)))
 
 
-def chunked_text(release: str, results: Path = RUNS) -> str:
-    """A line for people: whether a prefill in chunks is the model's under a release of transformers, and under which."""
+def chunked_text(release: str = "", results: Path = RUNS) -> str:
+    """A line for people: whether a prefill in chunks is the model's under a release, and under which it is."""
     known = stored_compared(results)
     own = next((c.is_the_models for c in known if c.transformers == release), None)
-    verdict = {
-        True: f"with transformers {release} the logits are those of a single shot",
-        False: f"with transformers {release} the logits are NOT those of a single shot",
-        None: f"whether the logits are those of a single shot was not tried with transformers {release}",
-    }[own]
-    return f"In chunks, {verdict} ({spans_text(known)})."
+    if not release or own is None:
+        untried = f"; {release} was not tried" if release else ""
+        return f"In chunks, transformers gives {spans_text(known)}{untried}."
+    return f"In chunks, transformers {release} gives {SAYS[own]}; of all, {spans_text(known)}."
 
 
 def spans_text(known: Iterable[Compared]) -> str:
     """Under which releases the logits are those of a single shot, and under which not."""
     spans = _spans(known)
-    good, bad = (" and ".join(text for same, text in spans if same is kind) for kind in (True, False))
-    parts = (f"a single shot's logits in {good}" if good else "", f"others in {bad}" if bad else "")
-    return "; ".join(part for part in parts if part) or "no release was tried"
+    named = {kind: " and ".join(text for same, text in spans if same is kind) for kind in SAYS}
+    return ", ".join(f"{SAYS[kind]} in {text}" for kind, text in named.items() if text) or "no known logits"
 
 
 def _spans(known: Iterable[Compared]) -> list[tuple[bool, str]]:

@@ -2,8 +2,8 @@
 
 ``python -m vram_ledger.harness.runtimes.chunked`` prints a line of JSON: the release of transformers that it imported,
 and of each case the logits' largest size, their largest difference from a single shot, and of how many tokens the
-likeliest next one is another. Weights are random by a seed, in float32; kernels are transformers' own, to which the model's code
-hands the same state from call to call as to the faster ones.
+likeliest next one is another. Weights are random by a seed, in float32; kernels are transformers' own, to which the
+model's code hands the same state from call to call as to the faster ones.
 """
 
 import dataclasses
