@@ -27,7 +27,8 @@ from vram_ledger.analysis.versions.records import (
     write_versions,
 )
 from vram_ledger.analysis.versions.shapes import slope_of
-from vram_ledger.analysis.versions.steps import along, differing, peak_bytes, step_between, stretches
+from vram_ledger.analysis.versions.steps import along, compared, peak_bytes, step_between, stretches
+from vram_ledger.analysis.versions.tables import tensor_text
 from vram_ledger.harness.records import Phase
 
 FOLDER = ROOT / "results" / "versions"
@@ -162,28 +163,49 @@ def test_slope_is_told_only_where_three_contexts_lie_on_one_line() -> None:
 
 def test_a_tensor_whose_line_alone_moved_has_not_moved() -> None:
     moved = dataclasses.replace(COPY, source="transformers/m.py:99")
-    assert () == differing([COPY], [moved])
-    assert () == differing([moved], [COPY])
+    assert ((), (), ()) == compared([COPY], [moved])
+
+
+@pytest.mark.parametrize("other", [{"dtype": "float32"}, {"bytes": 19_200}], ids=str)
+def test_a_tensor_of_another_kind_came_and_the_old_one_went(other: dict[str, object]) -> None:
+    changed = dataclasses.replace(COPY, **other)  # type: ignore[arg-type]
+    assert ((COPY,), (changed,), ()) == compared([COPY], [changed])
 
 
 @pytest.mark.parametrize(
-    "other",
-    [{"op": "cat"}, {"dtype": "float32"}, {"shape": (1, 300, 16)}, {"source": "fla/n.py:10"}, {"bytes": 19_200}],
-    ids=str,
+    "other", [{"op": "cat"}, {"shape": (300, 8)}, {"source": "fla/n.py:10"}, {"group": "MLP"}], ids=str
 )
-def test_a_tensor_of_another_kind_came_and_the_old_one_went(other: dict[str, object]) -> None:
+def test_a_tensor_of_the_same_size_that_something_else_makes_is_elsewhere(other: dict[str, object]) -> None:
     changed = dataclasses.replace(COPY, **other)  # type: ignore[arg-type]
-    assert ((COPY,), (changed,)) == (differing([COPY], [changed]), differing([changed], [COPY]))
+    assert ((), (), ((COPY, changed),)) == compared([COPY], [changed])
 
 
 def test_of_several_alike_only_those_that_are_more_went() -> None:
     three = dataclasses.replace(COPY, count=3, bytes=14_400)
-    assert (dataclasses.replace(COPY, count=1, bytes=4_800),) == differing([three], [COPY])
+    one = dataclasses.replace(COPY, count=1, bytes=4_800)
+    assert ((one,), (), ()) == compared([three], [COPY])
+    assert ((), (one,), ()) == compared([COPY], [three])
 
 
 def test_weights_of_another_sum_went_and_came_whole() -> None:
     more = dataclasses.replace(RESIDENT, bytes=RESIDENT.bytes + 4)
-    assert ((RESIDENT,), (more,)) == (differing([RESIDENT], [more]), differing([more], [RESIDENT]))
+    assert ((RESIDENT,), (more,), ()) == compared([RESIDENT], [more])
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "said"),
+    [
+        ((1, 8192, 16, 128), 8192 * 4096, "(1, L, 16, 128) bfloat16, 4,096 B a token, "),
+        ((1, 4, 8193, 256), 8193 * 2048, "(1, 4, L + 1, 256) bfloat16, 2,048 B a token, "),
+        ((1, 48, 128, 64, 128), 8192 * 24_576, "(1, 48, 128, 64, 128) bfloat16, 24,576 B a token, "),
+        ((1, 48, 128, 128), 3_145_728, "(1, 48, 128, 128) bfloat16, 3,145,728 B, "),
+    ],
+)
+def test_a_tensor_s_bytes_are_told_a_token_where_they_grow_with_them(
+    shape: tuple[int, ...], size: int, said: str
+) -> None:
+    tensor = dataclasses.replace(COPY, shape=shape, count=1, bytes=size)
+    assert f"1 × clone {said}transformers/m.py:10" == tensor_text(tensor, 8192)
 
 
 def test_neighbours_that_are_the_same_to_the_byte_are_one_row() -> None:
@@ -270,7 +292,7 @@ def test_bisect_finds_the_release_of_the_known_step_among_the_stored_ones() -> N
 def test_versions_shows_the_step_and_its_tensors() -> None:
     done = invoke("versions", "--transformers", "5.17.0", "--transformers", "5.23.0")
     assert (0, "exit 0: 2 sets of releases, 0 run now") == (done.exit_code, lines(done)[-1])
-    assert "prefill, 5.17.0 to 5.23.0: -4,328,521,728 B at 131,072 tokens, -33,024 B a token (267,568 to 234,544)" in (
+    assert "5.17.0 to 5.23.0: -4,328,521,728 B at 131,072 tokens, -33,024 B a token (267,568 to 234,544)" in (
         lines(done)
     )
 

@@ -1,14 +1,15 @@
 """What moved between neighbours: runs along one library, folded where nothing did, and tensors that came or went."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from vram_ledger.analysis.versions.records import PACKAGES, Observed, Run, Tensor
 from vram_ledger.analysis.versions.shapes import slope_of
 from vram_ledger.harness.events import STANDING
-from vram_ledger.harness.records import Phase
+from vram_ledger.harness.records import PHASES, Phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +40,9 @@ class Stretch:
 class Step:
     """From one stretch to the next, in one phase. went, came: tensors at the peak of the longest context.
 
-    moved_bytes: of the requested peak there, to the byte what came less what went. slopes: bytes a token, before and
-    after; ``None`` where the peak is on no one line.
+    elsewhere: what another op or file makes now, of the same size and type, as it was and as it is. moved_bytes: of the
+    requested peak there, to the byte what came less what went. slopes: bytes a token, before and after; ``None`` where
+    the peak is on no one line.
     """
 
     phase: Phase
@@ -50,6 +52,7 @@ class Step:
     slopes: tuple[int | None, int | None]
     went: tuple[Tensor, ...]
     came: tuple[Tensor, ...]
+    elsewhere: tuple[tuple[Tensor, Tensor], ...]
 
     @property
     def moved(self) -> bool:
@@ -66,19 +69,14 @@ def along(runs: Iterable[Run], package: str, fixed: dict[str, str]) -> tuple[Run
     return tuple(found)
 
 
-def stretches(runs: Iterable[Run], package: str) -> tuple[Stretch, ...]:
-    """The runs, neighbours that are the same being one stretch."""
-    folded: list[list[Run]] = []
-    for run in runs:
-        if folded and _figures(folded[-1][-1]) == _figures(run):
-            folded[-1].append(run)
-        else:
-            folded.append([run])
-    return tuple(Stretch(package=package, runs=tuple(same)) for same in folded)
+def stretches(runs: Iterable[Run], package: str, phases: Sequence[Phase] = PHASES) -> tuple[Stretch, ...]:
+    """The runs, neighbours that are the same in these phases being one stretch."""
+    groups = groupby(runs, key=lambda run: [_figures(run.observed(phase)) for phase in phases])
+    return tuple(Stretch(package=package, runs=tuple(same)) for _, same in groups)
 
 
-def _figures(run: Run) -> list[tuple[Any, ...]]:
-    return [(o.phase, bool(o.failed), o.kernels, o.points) for o in run.phases]
+def _figures(observed: Observed) -> tuple[Any, ...]:
+    return bool(observed.failed), observed.kernels, observed.points
 
 
 def step_between(before: Run, after: Run, phase: Phase) -> Step | None:
@@ -86,7 +84,7 @@ def step_between(before: Run, after: Run, phase: Phase) -> Step | None:
     old, new = before.observed(phase), after.observed(phase)
     if not (old.tensors and new.tensors):
         return None
-    went, came = differing(old.tensors, new.tensors), differing(new.tensors, old.tensors)
+    went, came, elsewhere = compared(old.tensors, new.tensors)
     return Step(
         phase=phase,
         before=before,
@@ -95,6 +93,7 @@ def step_between(before: Run, after: Run, phase: Phase) -> Step | None:
         slopes=(slope_of(old), slope_of(new)),
         went=went,
         came=came,
+        elsewhere=elsewhere,
     )
 
 
@@ -103,23 +102,26 @@ def peak_bytes(observed: Observed) -> int:
     return sum(tensor.bytes for tensor in observed.tensors)
 
 
-def differing(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> tuple[Tensor, ...]:
-    """Our tensors that they have not, as many as we have more; one whose line alone moved is the same."""
-    return tuple(_of(tensor, more) for tensor, more in _left(list(ours), list(theirs)) if more > 0)
+Tensors = tuple[Tensor, ...]
+Pairs = tuple[tuple[Tensor, Tensor], ...]
 
 
-def _left(ours: list[Tensor], theirs: list[Tensor]) -> Iterable[tuple[Tensor, int]]:
-    """Of each of ours, how many are left when theirs are taken away, those of the same line first."""
-    left, counts = [_units(t) for t in ours], [_units(t) for t in theirs]
-    alike: list[Callable[[Tensor], Any]] = [_exactly, _identity]
-    for same in alike:
-        for i, tensor in enumerate(ours):
-            for j, other in enumerate(theirs):
-                if left[i] and counts[j] and same(tensor) == same(other):
-                    taken = min(left[i], counts[j])
+def compared(old: Sequence[Tensor], new: Sequence[Tensor]) -> tuple[Tensors, Tensors, Pairs]:
+    """What went, what came, and what is made elsewhere; a tensor whose line alone moved has not moved."""
+    left, more = [_units(t) for t in old], [_units(t) for t in new]
+    elsewhere = []
+    for alike in (_exactly, _identity, _size):
+        for i, before in enumerate(old):
+            for j, after in enumerate(new):
+                taken = min(left[i], more[j])
+                if taken and alike(before) == alike(after):
                     left[i] -= taken
-                    counts[j] -= taken
-    return zip(ours, left, strict=True)
+                    more[j] -= taken
+                    if alike is _size:
+                        elsewhere.append((_of(before, taken), _of(after, taken)))
+    went = tuple(_of(t, n) for t, n in zip(old, left, strict=True) if n)
+    came = tuple(_of(t, n) for t, n in zip(new, more, strict=True) if n)
+    return went, came, tuple(elsewhere)
 
 
 def _units(tensor: Tensor) -> int:
@@ -134,6 +136,10 @@ def _exactly(tensor: Tensor) -> tuple[Any, ...]:
 def _identity(tensor: Tensor) -> tuple[Any, ...]:
     file = tensor.source.rpartition(":")[0]
     return tensor.group, tensor.op, file, tensor.dtype, tensor.shape, tensor.bytes // _units(tensor)
+
+
+def _size(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.dtype, tensor.bytes // _units(tensor)
 
 
 def _of(tensor: Tensor, units: int) -> Tensor:
