@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.invoked import Result, invoke
 from tests.test_derived import stored as stored_program
+from vram_ledger.analysis.derivation.derived_files import version
 from vram_ledger.analysis.versions.bisection import NotMoved, Quantity, bisected
 from vram_ledger.analysis.versions.records import (
     Observed,
@@ -34,6 +35,7 @@ from vram_ledger.harness.records import Phase
 FOLDER = ROOT / "results" / "versions"
 FILES = sorted(FOLDER.glob("*/*.json"))
 WORKSPACE_BYTES = 8_519_680  # of the libraries on an A100; the programs have none
+ALONG: tuple[str, dict[str, str]] = ("transformers", {})
 KNOWN_STEP = -33_024  # a token of the 27B's prefill: docs/derived.md
 CARD = "emulated-a100-80gb"
 
@@ -370,3 +372,28 @@ def test_stored_releases_are_shown_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "[]" == done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("model", ["qwen3.5-27b", "qwen3.5-9b"])
+def test_stored_figure_is_the_generated_one(model: str, tmp_path: Path) -> None:
+    path = tmp_path / "versions.svg"
+    assert 0 == invoke("versions", "--model", model, "--figure", path).exit_code
+    assert (FOLDER / f"{model}.text.svg").read_text(encoding="utf-8") == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["qwen3.5-27b.text", "qwen3.5-9b.text"])
+def test_releases_whose_decode_runs_the_torch_reference_beside_fla_are_known(name: str) -> None:
+    seen = {run.software.transformers: run.observed("decode").kernels for run in along(stored(name).runs, *ALONG)}
+    slow = {release for release, k in seen.items() if k and (k.delta_rule or "").startswith("torch reference: ")}
+    assert {"5.15.1"} <= slow <= {"5.15.0", "5.15.1"}
+
+
+def test_the_cache_of_some_releases_keeps_the_recurrent_state_in_bfloat16() -> None:
+    kept = {run.software.transformers: _state_dtypes(run) for run in along(stored("qwen3.5-27b.text").runs, *ALONG)}
+    narrow = {release for release, dtypes in kept.items() if dtypes == {"bfloat16"}}
+    assert all(dtypes in ({"bfloat16"}, {"float32"}) for dtypes in kept.values())
+    assert {release for release in kept if (5, 5) <= version(release)[:2] <= (5, 13)} == narrow
+
+
+def _state_dtypes(run: Run) -> set[str]:
+    return {t.dtype for t in run.observed("decode").tensors if t.shape == (1, 48, 128, 128) and t.count >= 47}
