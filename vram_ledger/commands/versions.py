@@ -116,25 +116,26 @@ def show_versions(
             f"{emulate}; TRANSFORMERS=minors runs the last patch of each, a minute each"
         )
     shown = dataclasses.replace(versions, runs=tuple(_chosen(versions.runs, *asked)))
+    fixed = _own_torch() if any(asked) else {}
     if as_json:
         typer.echo(json.dumps(encode(shown), ensure_ascii=False))
         return
-    _print_all(shown, question, figure)
+    _print_all(shown, question, figure, fixed)
     typer.echo(f"exit 0: {len(shown.runs)} sets of releases, {len(missing)} run now")
 
 
-def _print_all(shown: Versions, question: Question, figure: str) -> None:
+def _print_all(shown: Versions, question: Question, figure: str, fixed: dict[str, str]) -> None:
     typer.echo(EMULATED.banner)
     for package in PACKAGES:
-        runs = along(shown.runs, package, {})
-        if len(runs) > 1 or package == PACKAGES[0]:
+        runs = along(shown.runs, package, fixed)
+        if len(runs) > 1 or (runs and package == PACKAGES[0]):
             for line in answer_text(shown, runs, package):
                 typer.echo(line)
     typer.echo(f"A prefill in chunks, by values: {spans_text(stored_compared(question.results))}")
     if figure:
         from vram_ledger.analysis.reporting.versions import drawn
 
-        _write_figure(figure, drawn(shown, along(shown.runs, PACKAGES[0], {})).svg)
+        _write_figure(figure, drawn(shown, along(shown.runs, PACKAGES[0], fixed)).svg)
 
 
 def _write_figure(path: str, svg: str) -> None:
@@ -167,6 +168,10 @@ def _sets(fla: Sequence[str], transformers: Sequence[str]) -> Iterator[dict[str,
 def _here(wanted: Mapping[str, str]) -> dict[str, str]:
     """The set that a run under these releases would have: the rest is what is installed, without importing it."""
     return {package: wanted.get(package) or _installed(DISTRIBUTIONS[package]) for package in PACKAGES}
+
+
+def _own_torch() -> dict[str, str]:
+    return {"torch": _installed(DISTRIBUTIONS["torch"])}
 
 
 def _installed(distribution: str) -> str:
@@ -211,11 +216,11 @@ def bisect(
         raise InputError(f"PACKAGE is transformers or fla, got {package!r}")
     asked = _quantity(quantity, phase_of(phase), batch, context, question.configuration)
     ends = checked(old, "FROM"), checked(new, "TO")
-    releases = _between(*ends, package, question)
+    releases, fixed = _between(*ends, package, question)
     runs: dict[str, Run] = {}
 
     def value(release: str) -> int | None:
-        known = _like(question.stored, package, release)
+        known = _like(question.stored, package, release, fixed)
         runs[release] = known or question.run({package: release})
         figure = asked.of(runs[release])
         typer.echo(f"  {release}: {'none' if figure is None else f'{figure:,}'}{'' if known else ', run now'}")
@@ -257,24 +262,28 @@ def _quantity(name: str, phase: Phase, batch: str, context: str, configuration: 
     return Quantity(name=name, phase=phase, batch=shape[0], context_tokens=shape[1])
 
 
-def _like(versions: Versions | None, package: str, release: str) -> Run | None:
-    """The stored run under a release of one package, the rest being the newest that is stored."""
-    runs = () if versions is None else along(versions.runs, package, {})
+def _like(versions: Versions | None, package: str, release: str, fixed: dict[str, str]) -> Run | None:
+    """The stored run under a release of one package, the rest as fixed, or the newest that is stored."""
+    runs = () if versions is None else along(versions.runs, package, fixed)
     return next((run for run in runs if run.software.of(package) == release), None)
 
 
-def _between(old: str, new: str, package: str, question: Question) -> list[str]:
-    """The releases from one to another: those that are stored if both are among them, else all that pip can fetch."""
+def _between(old: str, new: str, package: str, question: Question) -> tuple[list[str], dict[str, str]]:
+    """The releases from one to another, and what the others must be, so that one library alone differs.
+
+    If both ends are stored, those that are; nothing is run then. Else all that pip can fetch, beside what is installed.
+    """
     if version(old) >= version(new):
         raise InputError(f"FROM={old} is not before TO={new}")
     stored = question.stored
     known = [run.software.of(package) for run in (() if stored is None else along(stored.runs, package, {}))]
-    every = known if {old, new} <= set(known) else offered(DISTRIBUTIONS[package])
+    are_known = {old, new} <= set(known)
+    every = known if are_known else offered(DISTRIBUTIONS[package])
     between = [v for v in every if version(old) <= version(v) <= version(new)]
     for name, end in (("FROM", old), ("TO", new)):
         if end not in between:
             raise InputError(f"{name}={end} is no release of {package}; near: {', '.join((between or [*every])[-4:])}")
-    return between
+    return between, {} if are_known else {p: _installed(DISTRIBUTIONS[p]) for p in PACKAGES if p != package}
 
 
 def job_of(config: Path, configuration: Configuration) -> Job:
