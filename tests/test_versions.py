@@ -91,7 +91,10 @@ def test_step_names_the_tensors_that_came_and_went_with_the_lines_of_their_relea
 
 
 def test_stored_slopes_are_those_that_were_derived_and_published() -> None:
-    slopes = {run.software.transformers: slope_of(run.observed("prefill")) for run in stored("qwen3.5-27b.text").runs}
+    slopes = {
+        run.software.transformers: slope_of(run.observed("prefill"))
+        for run in along(stored("qwen3.5-27b.text").runs, *ALONG)
+    }
     assert (267_568, 234_544) == (slopes["5.17.0"], slopes["5.23.0"])  # make derived, docs/derived.md
 
 
@@ -293,7 +296,7 @@ def test_bisect_finds_the_release_of_the_known_step_among_the_stored_ones() -> N
 
 def test_versions_shows_the_step_and_its_tensors() -> None:
     done = invoke("versions", "--transformers", "5.17.0", "--transformers", "5.23.0")
-    assert (0, "exit 0: 2 sets of releases, 0 run now") == (done.exit_code, lines(done)[-1])
+    assert (0, "exit 0: sets of releases: 2, 0 of them run now") == (done.exit_code, lines(done)[-1])
     assert "5.17.0 to 5.23.0: -4,328,521,728 B at 131,072 tokens, -33,024 B a token (267,568 to 234,544)" in (
         lines(done)
     )
@@ -397,3 +400,21 @@ def test_the_cache_of_some_releases_keeps_the_recurrent_state_in_bfloat16() -> N
 
 def _state_dtypes(run: Run) -> set[str]:
     return {t.dtype for t in run.observed("decode").tensors if t.shape == (1, 48, 128, 128) and t.count >= 47}
+
+
+def test_an_fla_without_grouped_heads_leaves_a_state_of_the_keys_heads() -> None:
+    runs = along(stored("qwen3.5-27b.text").runs, "fla", {})
+    heads = {r.software.of("fla"): {t.shape[1] for t in r.observed("prefill").tensors if _is_state(t)} for r in runs}
+    assert {16} == heads["0.4.2"]
+    assert all({48} == seen for release, seen in heads.items() if release != "0.4.2")
+
+
+def _is_state(tensor: Tensor) -> bool:
+    return tensor.op == "zeros_like" and tensor.shape[2:] == (128, 128)
+
+
+@pytest.mark.parametrize("name", ["qwen3.5-27b.text", "qwen3.5-9b.text"])
+def test_stored_releases_of_torch_are_the_same_to_the_byte(name: str) -> None:
+    runs = along(stored(name).runs, "torch", {})
+    assert ["2.11.0", "2.14.1"] == [run.software.of("torch") for run in runs]
+    assert 1 == len(stretches(runs, "torch"))

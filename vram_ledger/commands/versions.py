@@ -106,7 +106,8 @@ def show_versions(
     """What each release of transformers, fla and torch costs; those that are named and not stored are run now."""
     question = _question(model, variant, kernels, emulate, results, overlays)
     asked = [checked(v, "FLA") for v in fla or ()], _releases(transformers or (), question)
-    missing = [wanted for wanted in _sets(*asked) if _known(question.stored, _here(wanted)) is None]
+    named = list(_sets(*asked))
+    missing = [wanted for wanted in named if _known(question.stored, _here(wanted)) is None]
     for wanted in missing:
         question.run(wanted)
     versions = question.stored
@@ -115,19 +116,20 @@ def show_versions(
             f"no release is stored for {question.configuration.model} {variant_of(question.configuration)} on "
             f"{emulate}; TRANSFORMERS=minors runs the last patch of each, a minute each"
         )
-    shown = dataclasses.replace(versions, runs=tuple(_chosen(versions.runs, *asked)))
-    fixed = _own_torch() if any(asked) else {}
+    if named:
+        wholes = (_known(versions, _here(wanted)) for wanted in named)
+        versions = dataclasses.replace(versions, runs=()).with_runs(run for run in wholes if run)
     if as_json:
-        typer.echo(json.dumps(encode(shown), ensure_ascii=False))
+        typer.echo(json.dumps(encode(versions), ensure_ascii=False))
         return
-    _print_all(shown, question, figure, fixed)
-    typer.echo(f"exit 0: {len(shown.runs)} sets of releases, {len(missing)} run now")
+    _print_all(versions, question, figure)
+    typer.echo(f"exit 0: sets of releases: {len(versions.runs)}, {len(missing)} of them run now")
 
 
-def _print_all(shown: Versions, question: Question, figure: str, fixed: dict[str, str]) -> None:
+def _print_all(shown: Versions, question: Question, figure: str) -> None:
     typer.echo(EMULATED.banner)
     for package in PACKAGES:
-        runs = along(shown.runs, package, fixed)
+        runs = along(shown.runs, package, {})
         if len(runs) > 1 or (runs and package == PACKAGES[0]):
             for line in answer_text(shown, runs, package):
                 typer.echo(line)
@@ -135,7 +137,7 @@ def _print_all(shown: Versions, question: Question, figure: str, fixed: dict[str
     if figure:
         from vram_ledger.analysis.reporting.versions import drawn
 
-        _write_figure(figure, drawn(shown, along(shown.runs, PACKAGES[0], fixed)).svg)
+        _write_figure(figure, drawn(shown, along(shown.runs, PACKAGES[0], {})).svg)
 
 
 def _write_figure(path: str, svg: str) -> None:
@@ -166,33 +168,21 @@ def _sets(fla: Sequence[str], transformers: Sequence[str]) -> Iterator[dict[str,
 
 
 def _here(wanted: Mapping[str, str]) -> dict[str, str]:
-    """The set that a run under these releases would have: the rest is what is installed, without importing it."""
+    """The set that a run under these releases would have: the rest is what is installed; "" for what is not."""
     return {package: wanted.get(package) or _installed(DISTRIBUTIONS[package]) for package in PACKAGES}
-
-
-def _own_torch() -> dict[str, str]:
-    return {"torch": _installed(DISTRIBUTIONS["torch"])}
 
 
 def _installed(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution).partition("+")[0]
     except importlib.metadata.PackageNotFoundError:
-        return "none"
+        return ""
 
 
 def _known(versions: Versions | None, whole: Mapping[str, str]) -> Run | None:
-    """The stored run under a whole set of releases."""
+    """The stored run under a whole set of releases; the newest of a package that is ""."""
     every = () if versions is None else versions.runs
-    return next((r for r in every if all(r.software.of(p) == v for p, v in whole.items())), None)
-
-
-def _chosen(runs: Sequence[Run], fla: Sequence[str], transformers: Sequence[str]) -> Iterator[Run]:
-    for run in runs:
-        if (not fla or run.software.of("fla") in fla) and (
-            not transformers or run.software.of("transformers") in transformers
-        ):
-            yield run
+    return next((r for r in reversed(every) if all(v in ("", r.software.of(p)) for p, v in whole.items())), None)
 
 
 def bisect(
