@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from vram_ledger.analysis.versions.records import Observed, Run
 from vram_ledger.analysis.versions.shapes import point_at, slope_of
-from vram_ledger.errors import InputError
+from vram_ledger.errors import Refused
 from vram_ledger.harness.records import Phase
 
 MARKS = ("requested", "allocated", "reserved")
@@ -54,7 +54,7 @@ class Found:
         return tuple(release for release, value in self.looked if value is None)
 
 
-class NotMoved(InputError):
+class NotMoved(Refused):
     """The figure is the same at both ends, or one end has none; the message says which."""
 
 

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from vram_ledger.analysis.derivation.derived_files import configuration_of, variant_of, version
+from vram_ledger.analysis.ground.files import put
 from vram_ledger.analysis.ground.kinds import EMULATED
 from vram_ledger.analysis.predicting.configs import config_of, named_as
 from vram_ledger.analysis.versions.bisection import QUANTITIES, Found, Quantity, bisected
@@ -137,14 +138,7 @@ def _print_all(shown: Versions, question: Question, figure: str) -> None:
     if figure:
         from vram_ledger.analysis.reporting.versions import drawn
 
-        _write_figure(figure, drawn(shown, along(shown.runs, PACKAGES[0], {})).svg)
-
-
-def _write_figure(path: str, svg: str) -> None:
-    try:
-        Path(path).write_text(svg, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"FIGURE={path}: {error.strerror}") from error
+        put(Path(figure), drawn(shown, along(shown.runs, PACKAGES[0], {})).svg)
 
 
 def _releases(named: Sequence[str], question: Question) -> list[str]:
