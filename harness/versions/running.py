@@ -16,7 +16,17 @@ from vram_ledger.harness.child import START_DEADLINE_S, Child, Nurseries, Worker
 from vram_ledger.harness.emulation.profile import Emulation
 from vram_ledger.harness.events import EventLog, unpack
 from vram_ledger.harness.models import sha256_of
-from vram_ledger.harness.records import Configuration, Environment, Fits, Kernels, Phase, Workload, decode, encode
+from vram_ledger.harness.records import (
+    Configuration,
+    Environment,
+    Failure,
+    Fits,
+    Kernels,
+    Phase,
+    Workload,
+    decode,
+    encode,
+)
 from vram_ledger.harness.replay import NO_GRID
 from vram_ledger.harness.runner import BUILD_DEADLINE_S, Plan, describe, environment_of
 from vram_ledger.home import python_path
@@ -131,7 +141,10 @@ def _phased(workers: _Workers, workloads: tuple[Workload, ...]) -> Phased:
     fits: list[tuple[Workload, Fits]] = []
     try:
         for workload in workloads:
-            fits.append((workload, decode(Fits, workers.ask(describe(workload), "fits", workload)["outcome"])))
+            outcome = workers.ask(describe(workload), "fits", workload)["outcome"]
+            if outcome["kind"] != "fits":  # of all the addresses that an emulated card has
+                raise WorkerFailed(Failure(reason="error", message="out of memory"))
+            fits.append((workload, decode(Fits, outcome)))
         last = workloads[-1]
         kernels = decode(Kernels, workers.ask("its kernels", "kernels", last))
         log = unpack(workers.ask("its tensors", "log", last, packed=True, guessing=True))

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -33,10 +33,12 @@ from vram_ledger.analysis.versions.tables import answer_text, step_text
 from vram_ledger.commands.derive import ModelOption
 from vram_ledger.commands.options import JsonOption, phase_of
 from vram_ledger.errors import Fault, InputError, NothingKnown
+from vram_ledger.harness.asked import Asked, one_card, plan_of
+from vram_ledger.harness.gpus import read_gpus
 from vram_ledger.harness.records import Configuration, Phase, Workload, encode
 from vram_ledger.harness.versions.overlays import checked, offered, overlaid
 from vram_ledger.harness.versions.running import Job, Phased, chunks_under, run_under
-from vram_ledger.home import RUNS
+from vram_ledger.home import GPUS, RUNS
 from vram_ledger.names import sequences, tokens
 
 FIRST = "5.2.0"  # of transformers with models/qwen3_5
@@ -50,7 +52,6 @@ EmulateOption = Annotated[str, typer.Option(help="The emulated card that it runs
 ResultsOption = Annotated[Path, typer.Option(help="Folder of your own runs, added to what is published.")]
 OverlaysOption = Annotated[Path, typer.Option(help="Folder that releases are unpacked in, to stay there.")]
 FlaOption = Annotated[list[str] | None, typer.Option(help="Releases of flash-linear-attention, such as 0.5.2.")]
-Runner = Callable[[Mapping[str, str]], Run]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,8 @@ class Question:
         return stored_versions(f"emulated-{self.card}", self.configuration, self.results)
 
     def run(self, wanted: Mapping[str, str]) -> Run:
-        """Its run under releases, by package; it is stored, too."""
+        """Its run under releases, by package; it is stored, too. What can't be run here is said before all else."""
+        plan_of(Asked(emulate=self.card, model=str(self.config)))
         told.print(f"running under {_wanted_text(wanted)}", soft_wrap=True)
         overlay = overlaid({DISTRIBUTIONS[p]: v for p, v in wanted.items()}, self.overlays, told.print)
         if "transformers" in wanted and not any(
@@ -86,7 +88,8 @@ def _question(model: str, variant: str, kernels: str, card: str, results: Path, 
     config = config_of(model)
     whole = f"{variant}-reference" if kernels == "torch" and "reference" not in variant else variant
     configuration = named_as(config, configuration_of(config.stem, whole))
-    return Question(config=config, configuration=configuration, card=card, results=results, overlays=overlays)
+    label = one_card(read_gpus(GPUS), "EMULATE", card).label
+    return Question(config=config, configuration=configuration, card=label, results=results, overlays=overlays)
 
 
 def show_versions(
@@ -106,7 +109,7 @@ def show_versions(
 ) -> None:
     """What each release of transformers, fla and torch costs; those that are named and not stored are run now."""
     question = _question(model, variant, kernels, emulate, results, overlays)
-    asked = [checked(v, "FLA") for v in fla or ()], _releases(transformers or (), question)
+    asked = [checked(v, "FLA") for v in fla or ()], _releases(transformers or ())
     named = list(_sets(*asked))
     missing = [wanted for wanted in named if _known(question.stored, _here(wanted)) is None]
     for wanted in missing:
@@ -123,17 +126,20 @@ def show_versions(
     if as_json:
         typer.echo(json.dumps(encode(versions), ensure_ascii=False))
         return
-    _print_all(versions, question, figure)
+    _print_all(versions, question, figure, asked[0])
     typer.echo(f"exit 0: sets of releases: {len(versions.runs)}, {len(missing)} of them run now")
 
 
-def _print_all(shown: Versions, question: Question, figure: str) -> None:
+def _print_all(shown: Versions, question: Question, figure: str, fla: Sequence[str]) -> None:
+    """The tables along each library; those of transformers for each fla that was named, else for the newest."""
     typer.echo(EMULATED.banner)
+    first = [({"fla": release} if release else {}) for release in fla or ("",)]
     for package in PACKAGES:
-        runs = along(shown.runs, package, {})
-        if len(runs) > 1 or (runs and package == PACKAGES[0]):
-            for line in answer_text(shown, runs, package):
-                typer.echo(line)
+        for fixed in first if package == PACKAGES[0] else [{}]:
+            runs = along(shown.runs, package, fixed)
+            if len(runs) > 1 or (runs and package == PACKAGES[0]):
+                for line in answer_text(shown, runs, package):
+                    typer.echo(line)
     typer.echo(f"A prefill in chunks, by values: {spans_text(stored_compared(question.results))}")
     if figure:
         from vram_ledger.analysis.reporting.versions import drawn
@@ -141,7 +147,7 @@ def _print_all(shown: Versions, question: Question, figure: str) -> None:
         put(Path(figure), drawn(shown, along(shown.runs, PACKAGES[0], {})).svg)
 
 
-def _releases(named: Sequence[str], question: Question) -> list[str]:
+def _releases(named: Sequence[str]) -> list[str]:
     """The releases of transformers that were named, in order."""
     if not named:
         return []
