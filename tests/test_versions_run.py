@@ -1,8 +1,12 @@
 """A model run under a release: the real thing on an emulated card, in a process that finds the release first."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from tests.replayed import small_config
 from tests.test_overlays import unpacked
@@ -10,6 +14,7 @@ from vram_ledger.analysis.derivation.derived_files import configuration_of
 from vram_ledger.analysis.versions.observed import observed, software_of
 from vram_ledger.analysis.versions.steps import peak_bytes
 from vram_ledger.harness.records import Phase, Workload
+from vram_ledger.harness.runtimes import transformers as runtime
 from vram_ledger.harness.versions.running import Job, Phased, run_under
 
 PHASES: tuple[Phase, ...] = ("prefill", "decode")
@@ -57,3 +62,33 @@ def test_a_release_that_cannot_build_the_model_says_so(tmp_path: Path) -> None:
     assert {"the model can't be built"} == {p.failed.partition(":")[0] for p in phases.values()}
     assert all("Qwen3_5Config" in p.failed for p in phases.values())
     assert {"4.0.0"} == {software_of(p.environment).transformers for p in phases.values() if p.environment}
+
+
+class Bare:
+    """A cache as the family's own was up to transformers 5.4: lists that layers write to; keys are kept as given."""
+
+    def __init__(self, layers: int) -> None:
+        self.keys: list[torch.Tensor] = []
+        self.values: list[torch.Tensor] = []
+        self.conv_states: list[torch.Tensor | None] = [None] * layers
+        self.recurrent_states: list[torch.Tensor | None] = [None] * layers
+
+    def update(self, keys: torch.Tensor, values: torch.Tensor, index: int) -> None:
+        self.keys.append(keys)
+        self.values.append(values)
+
+
+def test_a_cache_of_bare_lists_is_filled_as_a_prefill_leaves_it(tmp_path: Path) -> None:
+    config = json.loads(small_config(tmp_path).read_text(encoding="utf-8"))["text_config"]
+    configuration = configuration_of("small", "text")
+    loaded: Any = SimpleNamespace(
+        text_config=SimpleNamespace(**config), configuration=configuration, device=SimpleNamespace(name="cpu")
+    )
+    cache = Bare(len(config["layer_types"]))
+    runtime._fill(loaded, Workload(configuration=configuration, phase="decode", context_tokens=5, batch=2), cache)
+    full = config["layer_types"].count("full_attention")
+    assert full == len(cache.keys) > 0
+    assert all(k.data_ptr() != v.data_ptr() for k, v in zip(cache.keys, cache.values, strict=True))
+    linear = [n for n, kind in enumerate(config["layer_types"]) if kind == "linear_attention"]
+    assert {torch.float32} == {s.dtype for n in linear if (s := cache.recurrent_states[n]) is not None}
+    assert len(linear) == sum(state is not None for state in cache.conv_states)

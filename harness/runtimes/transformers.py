@@ -213,7 +213,7 @@ def _empty_cache(loaded: Loaded, workload: Workload) -> Any:
 
     if workload.configuration.cache == "static":
         return StaticCache(config=loaded.text_config, max_cache_len=workload.cached_tokens)
-    own = getattr(sys.modules[MODELING], "Qwen3_5DynamicCache", None)  # the family's own, up to transformers 5.3
+    own = getattr(sys.modules[MODELING], "Qwen3_5DynamicCache", None)  # the family's own, up to transformers 5.4
     return (own or DynamicCache)(config=loaded.text_config)
 
 
