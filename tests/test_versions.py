@@ -425,3 +425,15 @@ def test_stored_releases_of_torch_are_the_same_to_the_byte(name: str) -> None:
     runs = along(stored(name).runs, "torch", {})
     assert ["2.11.0", "2.14.1"] == [run.software.of("torch") for run in runs]
     assert 1 == len(stretches(runs, "torch"))
+
+
+@pytest.mark.parametrize("name", ["qwen3.5-27b.text-reference", "qwen3.5-9b.text-reference"])
+def test_the_reference_written_anew_takes_more_a_token(name: str) -> None:
+    slopes = {r.software.transformers: slope_of(r.observed("prefill")) for r in along(stored(name).runs, *ALONG)}
+    old, new, newest = (slopes[release] for release in ("5.16.1", "5.17.0", "5.24.0"))
+    assert old is not None
+    assert new is not None
+    assert newest is not None
+    heads = {"qwen3.5-27b.text-reference": 48, "qwen3.5-9b.text-reference": 32}[name]
+    assert old < newest < new
+    assert 2 * heads * 128 * 2 == new - newest  # query and key, widened in bfloat16, are no longer kept
