@@ -16,6 +16,10 @@
 #                input) MODEL= GPU= CONTEXT= BATCH=
 #   kernels      which implementation each stage takes in your environment, and why: GPU= EMULATE= MODEL= DTYPE=
 #                CONTEXT= BATCH= INTERPRETER=
+#   versions     what each release of transformers, fla and torch costs: MODEL= VARIANT= KERNELS= TRANSFORMERS= FLA=
+#                EMULATE= FIGURE= RESULTS= OVERLAYS=
+#   bisect       the release in which a figure moved: FROM= TO= MODEL= VARIANT= KERNELS= PACKAGE= QUANTITY= PHASE=
+#                BATCH= CONTEXT= EMULATE= RESULTS= OVERLAYS=
 #   validate     hold an estimator against results: ESTIMATOR= TOLERANCE= BASE= FILE= MARKDOWN=
 #   scoreboard   every estimator on the same points: FILE= RESULTS=
 #   claims       the FitMyGPU page on the 27B, claim by claim: RESULTS=

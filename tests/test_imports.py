@@ -20,6 +20,7 @@ ROOMS = (
     "evidence",
     "calibrating",
     "derivation",
+    "versions",
     "judging",
     "estimating",
     "estimators",

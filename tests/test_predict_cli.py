@@ -27,7 +27,7 @@ def run(command: str, *arguments: object) -> Result:
 def test_prefill_that_does_not_fit_says_which_request_fails_and_in_which_chunks_it_fits() -> None:
     done = run("predict", "--gpu", "a100-80gb", "--memory", "79.1GiB", "--context", 131_072, "--variant", "text")
     assert 1 == done.exit_code
-    *_, card, failed, verdict, chunks, last = done.output.splitlines()
+    *_, card, failed, verdict, chunks, _which_releases, last = done.output.splitlines()
     assert "a100-80gb has 84.93 GB (79.10 GiB), as given" == card
     assert failed.startswith(
         "out of memory in empty_like in model.layers.*.linear_attn (fla/ops/common/chunk_o.py:565): "

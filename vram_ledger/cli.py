@@ -28,6 +28,8 @@ COMMANDS = {
         "oom": "oom.decode_message",
         "kernels": "kernels.show_kernels",
         "validate": "referee.validate_estimator",
+        "versions": "versions.show_versions",
+        "bisect": "versions.bisect",
         "scoreboard": "referee.rank_estimators",
         "claims": "judge.settle_claims",
         "report": "report.make_report",

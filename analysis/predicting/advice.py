@@ -11,6 +11,7 @@ from vram_ledger.analysis.ground.cards import Card, read_cards, sizes_text
 from vram_ledger.analysis.predicting.alternatives import alternative_text, choices
 from vram_ledger.analysis.predicting.prediction import DOES_NOT_FIT, FITS, Prediction
 from vram_ledger.analysis.predicting.predictor import Predictor
+from vram_ledger.analysis.versions.chunked import chunked_text
 from vram_ledger.errors import NothingKnown
 from vram_ledger.home import GPUS
 
@@ -118,6 +119,7 @@ def _smaller_chunks(predictors: Predictors, batch: int, context: int, chunk: int
             return
         if last.verdict == FITS:
             yield f"A prefill in chunks of {size:,} fits: {span(last)}."
+            yield chunked_text(predictors(size).transformers)
             return
     if last is not None:
         sure = "can fit" if last.verdict == DOES_NOT_FIT else "is sure to fit"

@@ -223,7 +223,8 @@ def _empty_cache(loaded: Loaded, workload: Workload) -> Any:
         return None
     if workload.configuration.cache == "static":
         return StaticCache(config=loaded.text_config, max_cache_len=workload.cached_tokens)
-    return DynamicCache(config=loaded.text_config)
+    own = getattr(sys.modules[MODELING], "Qwen3_5DynamicCache", None)  # the family's own, up to transformers 5.4
+    return (own or DynamicCache)(config=loaded.text_config)
 
 
 def _fill(loaded: Loaded, workload: Workload, cache: Any) -> None:
@@ -238,11 +239,27 @@ def _fill(loaded: Loaded, workload: Workload, cache: Any) -> None:
             tokens = torch.zeros(
                 batch, text.num_key_value_heads, workload.context_tokens, text.head_dim, **made
             )  # fmt: skip
-            cache.update(tokens, tokens, index)
+            # A cache with layers copies what it is given; the family's own keeps it.
+            cache.update(tokens, tokens if hasattr(cache, "layers") else tokens.clone(), index)
         else:
-            cache.update_conv_state(torch.zeros(batch, channels, width, **made), index)
+            keep_conv, keep_state = _keepers(cache)
+            keep_conv(torch.zeros(batch, channels, width, **made), index)
             state = torch.zeros(batch, heads, key_dim, value_dim, dtype=torch.float32, device=made["device"])
-            cache.update_recurrent_state(state, index)
+            keep_state(state, index)
+
+
+def _keepers(cache: Any) -> tuple[Callable[[torch.Tensor, int], Any], Callable[[torch.Tensor, int], Any]]:
+    """What puts a layer's convolution and recurrent state into a cache: its methods; an older one has bare lists."""
+    if hasattr(cache, "update_conv_state"):
+        return cache.update_conv_state, cache.update_recurrent_state
+
+    def into(kept: list[torch.Tensor | None]) -> Callable[[torch.Tensor, int], None]:
+        def keep(state: torch.Tensor, index: int) -> None:
+            kept[index] = state
+
+        return keep
+
+    return into(cache.conv_states), into(cache.recurrent_states)
 
 
 def forward(loaded: Loaded, workload: Workload, live: Live, before_call: Callable[[], None] = lambda: None) -> None:
@@ -280,12 +297,14 @@ def _cache_argument(model: Any) -> str:
 
 def held(live: Live) -> Held:
     """Bytes of the storages that the cache, the inputs and the outputs keep alive, by term."""
-    layers = [layer for cache in (live.cache, live.other) if cache is not None for layer in cache.layers]
+    caches = [cache for cache in (live.cache, live.other) if cache is not None]
+    layers = [layer for cache in caches for layer in getattr(cache, "layers", [cache])]
     kinds = [] if live.media is None else [live.media.mm_token_type_ids]
     media = [] if live.media is None else [live.media.pixel_values, live.media.image_grid_thw]
     offsets = [] if live.offsets is None else [live.offsets]
+    keys = ("keys", "values", "key_cache", "value_cache", "cumulative_length")
     return Held(
-        kv_cache_bytes=storage_bytes(_tensors(layers, ("keys", "values", "cumulative_length"))),
+        kv_cache_bytes=storage_bytes(_tensors(layers, keys)),
         recurrent_state_bytes=storage_bytes(_tensors(layers, ("recurrent_states",))),
         conv_state_bytes=storage_bytes(_tensors(layers, ("conv_states",))),
         logits_bytes=storage_bytes(live.logits),
