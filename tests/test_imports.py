@@ -24,6 +24,7 @@ ROOMS = (
     "estimators",
     "refereeing",
     "predicting",
+    "public",
     "reporting",
 )
 TORCH_PACKAGES = {"torch", "transformers", "triton", "fla", "accelerate"}

@@ -28,6 +28,7 @@ COMMANDS = {
         "validate": "referee.validate_estimator",
         "scoreboard": "referee.rank_estimators",
         "claims": "judge.settle_claims",
+        "evidence": "evidence.show_evidence",
         "report": "report.make_report",
     },
     "Look inside": {
