@@ -8,7 +8,7 @@ from typing import Literal
 from vram_ledger.analysis.ground.markdown import table
 from vram_ledger.analysis.predicting.library import Library
 from vram_ledger.analysis.public.answers import Answered, answered
-from vram_ledger.analysis.public.figures import Figure, Protocol
+from vram_ledger.analysis.public.figures import Figure, Protocol, read_published
 from vram_ledger.analysis.public.protocols import Told
 
 Standing = Literal["stopped agreeing", "difference changed", "agrees now", "disagrees", "not answered", "agrees"]
@@ -21,7 +21,7 @@ ORDER: tuple[Standing, ...] = (
     "agrees",
 )
 FAILS = ORDER[:3]
-HEADER = ("figure", "printed", "we say", "difference", "from", "address")
+HEADER = ("name", "what ran", "printed", "we say", "difference", "from", "address")
 MORE_DIGITS = 2
 
 
@@ -70,6 +70,12 @@ def rows_of(
     known = library or Library.of()
     found = [_row(figure, answered(figure, protocols, told, known) if figure.answer else None) for figure in figures]
     return sorted(found, key=lambda row: ORDER.index(row.standing))
+
+
+def published_rows() -> list[Row]:
+    """The rows of the repository's own figures."""
+    figures, protocols = read_published()
+    return rows_of(figures, protocols, {})
 
 
 def _row(figure: Figure, answer: Answered | None) -> Row:
@@ -121,7 +127,7 @@ def evidence_markdown(rows: Sequence[Row]) -> Iterator[str]:
             yield ""
             yield f"## {standing[0].upper()}{standing[1:]} ({len(own)})"
             yield ""
-            yield from table(HEADER, [_cells(row) for row in own], words=1)
+            yield from table(HEADER, [_cells(row) for row in own], words=2)
         if own and standing != "agrees":
             yield ""
             yield from (f"- **{row.figure.name}**: {row.figure.tried}" for row in own)
@@ -131,7 +137,7 @@ def _cells(row: Row) -> list[str]:
     figure = row.figure
     what = f"{figure.ran}: {figure.quantity}" + (f" ({figure.card})" if figure.card else "")
     where = figure.address or f"a public file with the line “{figure.found}”"
-    return [what, figure.printed.text, row.ours, row.difference, row.source, where]
+    return [figure.name, what, figure.printed.text, row.ours, row.difference, row.source, where]
 
 
 def plain(rows: Sequence[Row]) -> list[dict[str, object]]:

@@ -158,7 +158,7 @@ def _call(name: str, shapes: Shapes, own: list[Number], by_name: dict[str, Numbe
 
 def _signature(name: str, function: Callable[..., Number]) -> str:
     parameters = list(inspect.signature(function).parameters.values())[1 if name in OF_SHAPES else 0 :]
-    return f"({', '.join(str(p).replace(': int', '') for p in parameters)})"
+    return f"({', '.join(str(p).replace(': int', '').replace(' = ', '=') for p in parameters)})"
 
 
 def _functions() -> str:

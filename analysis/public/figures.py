@@ -1,12 +1,15 @@
 """Files of figures that somebody published: TOML, a record a figure, beside it how it is answered here."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vram_ledger.analysis.public.printed import FigureError, Printed, read_printed
+from vram_ledger.home import RESULTS
+
+PUBLIC = RESULTS / "public"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +107,22 @@ KINDS: dict[str, type[FromProtocol | FromProgram | FromCard | FromExpression]] =
 REQUIRED = ("name", "ran", "quantity", "printed")
 FREE = ("address", "found", "card", "versions", "tried")
 KNOWN = {*REQUIRED, *FREE, "unit", "finely", "answer", "apart"}
+
+
+def read_published() -> tuple[list[Figure], dict[str, Protocol]]:
+    """The figures and protocols of the repository, ``results/public/*.toml``."""
+    return read_all(sorted(PUBLIC.glob("*.toml")))
+
+
+def read_all(paths: Iterable[Path]) -> tuple[list[Figure], dict[str, Protocol]]:
+    """The figures of several files, and their protocols by name."""
+    figures: list[Figure] = []
+    protocols: dict[str, Protocol] = {}
+    for path in paths:
+        own, scripts = read_figures(path)
+        figures += own
+        protocols |= {script.name: script for script in scripts}
+    return figures, protocols
 
 
 def read_figures(path: Path) -> tuple[list[Figure], list[Protocol]]:

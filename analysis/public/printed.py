@@ -18,7 +18,7 @@ BYTES = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
-NUMBER = re.compile(r"([+\-−]?)\s*(\d{1,3}(?:,\d{3})+|\d+)(?:\.(\d+))?\s*(\D.*)?", re.ASCII)
+NUMBER = re.compile(r"([+\-−]?)\s*(\d{1,3}(?:,\d{3})+|\d+)(?:\.(\d+))?\s*([A-Za-z%×].*)?", re.ASCII)
 COUNTED = ("B", "B/token", "tokens", "blocks", "slots")  # whole numbers are exact in these
 
 

@@ -8,7 +8,7 @@ import typer
 
 from vram_ledger.commands.options import JsonOption
 from vram_ledger.errors import Fault, InputError
-from vram_ledger.home import MODELS, RESULTS, RUNS
+from vram_ledger.home import MODELS, RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from vram_ledger.analysis.public.figures import Figure, Protocol
     from vram_ledger.analysis.public.protocols import Told
 
-PUBLIC = RESULTS / "public"
 PACKAGES = ("torch", "transformers", "flash-linear-attention", "triton")
 WIDE_COLUMNS = 100
 
@@ -37,7 +36,7 @@ def show_evidence(
     from vram_ledger.analysis.ground.files import put
     from vram_ledger.analysis.public.evidence import evidence_markdown, failing, plain, rows_of, summary
 
-    figures, protocols = _read(file or sorted(PUBLIC.glob("*.toml")))
+    figures, protocols = _read(file)
     told = {p.name: _run(p, results) for p in _needed(figures, protocols)} if anew else {}
     rows = rows_of(figures, protocols, told)
     put((results or RUNS) / "evidence.md", "\n".join(evidence_markdown(rows)) + "\n")
@@ -53,20 +52,18 @@ def show_evidence(
     raise typer.Exit(code)
 
 
-def _read(paths: "Sequence[Path]") -> "tuple[list[Figure], dict[str, Protocol]]":
-    """The figures of all files, and the protocols of these and of the published ones."""
-    from vram_ledger.analysis.public.figures import read_figures
+def _read(paths: "Sequence[Path] | None") -> "tuple[list[Figure], dict[str, Protocol]]":
+    """The figures of the files, or the published ones; and the protocols of both, by name."""
+    from vram_ledger.analysis.public.figures import read_all, read_published
 
+    published, known = read_published()
+    if not paths:
+        return published, known
     for path in paths:
         if not path.is_file():
             raise InputError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; FILE is a TOML of figures")
-    figures: list[Figure] = []
-    protocols = {p.name: p for path in sorted(PUBLIC.glob("*.toml")) for p in read_figures(path)[1]}
-    for path in paths:
-        own, scripts = read_figures(path)
-        figures += own
-        protocols |= {p.name: p for p in scripts}
-    return figures, protocols
+    figures, own = read_all(paths)
+    return figures, known | own
 
 
 def _needed(figures: "Iterable[Figure]", protocols: "dict[str, Protocol]") -> "list[Protocol]":
@@ -83,6 +80,7 @@ def _run(protocol: "Protocol", results: Path | None) -> "Told":
     import sys
 
     from vram_ledger.analysis.ground.files import put
+    from vram_ledger.analysis.public.figures import PUBLIC
     from vram_ledger.analysis.public.protocols import Told, told_text
 
     if not protocol.script.is_file():
@@ -104,7 +102,8 @@ def _run(protocol: "Protocol", results: Path | None) -> "Told":
         software={name: importlib.metadata.version(name) for name in PACKAGES},
         told=json.loads(lines[-1]),
     )
-    put((results or RUNS) / "public" / "protocols" / f"{protocol.name}.json", told_text(told))
+    elsewhere = (results or RUNS) / "public" / "protocols" / protocol.stored.name
+    put(elsewhere if protocol.folder == PUBLIC else protocol.stored, told_text(told))
     return told
 
 
