@@ -254,6 +254,9 @@ def test_a_protocol_of_one_s_own_is_run_kept_and_read_again(tmp_path: Path) -> N
         ("vocabulary *", "is no expression"),
         ("vllm_block(cards=2)", "it is vllm_block(kv=2, parts=1, drafts=0)"),
         ("True", "not True or False"),
+        ("floor(1, 2)", "floor: "),
+        ("2 ** 64 * 2 ** 64", "comes to more than"),
+        ("vllm_weights(9, tower=1, tables=2)", "it is vllm_weights(positions, tower=0)"),
     ],
 )
 def test_an_expression_that_is_none_is_refused_in_a_line(tmp_path: Path, expression: str, said: str) -> None:

@@ -46,7 +46,7 @@ OF_SHAPES: dict[str, Callable[..., Number]] = {
 }
 OF_NUMBERS: dict[str, Callable[..., Number]] = {"vllm_request_tokens": vllm.request_tokens}
 FIELDS = {f.name: f.type for f in dataclasses.fields(Shapes)}
-MOST_POWER, MOST_GIVEN, MOST_LENGTH = 64, 6, 1_000
+MOST_POWER, MOST_GIVEN, MOST_LENGTH, MOST_VALUE = 64, 6, 1_000, 10**18
 
 
 def sizes_of(path: Path) -> tuple[Shapes, dict[str, Number]]:
@@ -94,6 +94,8 @@ def range_of(expression: str, shapes: Shapes, sizes: Mapping[str, Number], given
         _value(tree, shapes, {**sizes, **dict(zip(ends, chosen, strict=True))})
         for chosen in itertools.product(*ends.values())
     ]
+    if max(found) > MOST_VALUE or min(found) < -MOST_VALUE:
+        raise FigureError(f"{expression!r} comes to more than {MOST_VALUE:,}")
     return Range(least=Fraction(min(found)), most=Fraction(max(found)))
 
 
@@ -154,6 +156,8 @@ def _call(name: str, shapes: Shapes, own: list[Number], by_name: dict[str, Numbe
         return function(*first, *own, **by_name)
     except ZeroDivisionError as error:
         raise FigureError(f"{name} needs a size that is not given") from error
+    except TypeError as error:
+        raise FigureError(f"{name}: {error}") from error
 
 
 def _signature(name: str, function: Callable[..., Number]) -> str:

@@ -9,12 +9,14 @@ has as many as there are full layers, and an attention block is stretched until 
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 from vram_ledger.analysis.allocation.settings import allocator
+from vram_ledger.analysis.formula.config import MOST_LAYERS
 from vram_ledger.analysis.formula.shapes import Shapes
 from vram_ledger.analysis.formula.terms import STATE_ELEMENT_BYTES
+from vram_ledger.errors import InputError
 
 BLOCK_TOKENS = 16
 ELEMENT_BYTES, FLOAT32_BYTES = 2, 4
@@ -59,6 +61,10 @@ def request_tokens(blocks: int, needed: int, context: int) -> int:
 
 def weights(shapes: Shapes, positions: int, tower: int = 0) -> int:
     """ "Model loading took", in bytes. positions: the model's longest context. tower: 1 with the vision tower."""
+    if tower and shapes.vision is None:
+        raise InputError("vllm_weights: this model has no vision tower")
+    if shapes.n_full + shapes.n_linear > MOST_LAYERS:
+        raise InputError(f"vllm_weights: more than {MOST_LAYERS:,} layers")
     return _weights(shapes, positions, bool(tower))
 
 
@@ -89,7 +95,7 @@ def _weights(shapes: Shapes, positions: int, tower: bool) -> int:
     return own.held.allocated_bytes
 
 
-def _table(make, positions: int, width: int) -> list[int]:  # type: ignore[no-untyped-def]
+def _table(make: Callable[[int], int], positions: int, width: int) -> list[int]:
     """Makes a rotary table: angles, cosines and sines in float32, which are gone afterwards; their numbers."""
     places = make(positions * FLOAT32_BYTES)
     halves = [make(positions * (width // 2) * FLOAT32_BYTES) for _ in range(3)]
