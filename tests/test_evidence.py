@@ -90,7 +90,7 @@ def test_what_the_readme_shows_is_in_the_table(rows: list[Row]) -> None:
     shown = re.findall(r"^\| [^|]+ \| (\d[^|]+) \| ([^|]+) \|$", readme.partition("**The proof.**")[2], re.MULTILINE)
     told_ = {row.figure.printed.text: row.ours for row in reversed(rows)}
     pairs = [(text, says) for printed, says in shown[:7] for text in re.split(r", (?=\d)", printed)]
-    assert 12 == len(pairs)
+    assert 13 == len(pairs)
     assert not [(text, says) for text, says in pairs if told_[text] not in says]
 
 
@@ -160,6 +160,12 @@ def test_a_printed_figure_is_all_values_that_are_printed_so(
     text: str, unit: str, finely: str, least: Fraction, most: Fraction
 ) -> None:
     assert Range(least=Fraction(least), most=Fraction(most)) == read_printed(text, unit, finely).range
+
+
+def test_ranges_that_only_touch_are_not_the_same_figure() -> None:
+    touching = read_printed("21.42 GiB").range, read_printed("21.43 GiB").range
+    on_the_edge = Range(least=touching[0].most, most=touching[0].most)
+    assert [False, True, True] == [touching[0].meets(touching[1]), *(on_the_edge.meets(own) for own in touching)]
 
 
 @pytest.mark.parametrize("text", ["", "GiB", "50.22", "1.2.3 GiB", "five GiB", "1,00 B"])

@@ -108,7 +108,8 @@ def addresses(rows: Sequence[Row]) -> list[str]:
 def summary(rows: Sequence[Row]) -> str:
     """How many stand how, in a line."""
     counts = {standing: sum(row.standing == standing for row in rows) for standing in ORDER}
-    told = ", ".join(f"{count} {standing}" for standing, count in reversed(counts.items()) if count)
+    words = {"agrees": "agree", "agrees now": "agree now", "disagrees": "disagree"}
+    told = ", ".join(f"{n} {words.get(standing, standing)}" for standing, n in reversed(counts.items()) if n)
     return f"{len(rows)} figures of {len(addresses(rows))} public addresses: {told}"
 
 

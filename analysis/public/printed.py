@@ -39,8 +39,9 @@ class Range:
         return (self.least + self.most) / 2
 
     def meets(self, other: "Range") -> bool:
-        """Whether a value lies in both."""
-        return self.least <= other.most and other.least <= self.most
+        """Whether a value lies in both; two ranges that only touch are printed differently."""
+        least, most = max(self.least, other.least), min(self.most, other.most)
+        return least < most or (least == most and (self.least == self.most or other.least == other.most))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
