@@ -23,6 +23,7 @@
 #   validate     hold an estimator against results: ESTIMATOR= TOLERANCE= BASE= FILE= MARKDOWN=
 #   scoreboard   every estimator on the same points: FILE= RESULTS=
 #   claims       the FitMyGPU page on the 27B, claim by claim: RESULTS=
+#   evidence     published figures of real cards beside what we say of each: FILE= ANEW=1 RESULTS=
 #   report       figures and tables on one page: FILE= RESULTS=
 #   derive       all that a program allocates, from the program itself: MODEL= VARIANT= EMULATE= RESULTS=
 #   derived      a formula and its ledger: FILE= BATCH= CONTEXT=

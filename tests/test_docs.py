@@ -21,6 +21,7 @@ LINKED = ("examples", "results", "configs", "tests")
 # Commands that are not run here, by how they begin, and what runs them instead or why nothing can.
 ELSEWHERE = {
     "make test": "this is it",
+    "make evidence ANEW=1": "tests/test_emulated_card.py runs the protocol; all of them take minutes",
     "make lint": "make test runs it",
     "make measure": "tests/test_emulated_campaign.py, tests/test_kill.py and tests/test_installed.py run campaigns",
     "vram-ledger measure": "the same",

@@ -27,6 +27,7 @@ ROOMS = (
     "refereeing",
     "predicting",
     "messages",
+    "public",
     "reporting",
 )
 TORCH_PACKAGES = {"torch", "transformers", "triton", "fla", "accelerate"}

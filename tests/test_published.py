@@ -23,7 +23,7 @@ from vram_ledger.analysis.calibrating.published import (
 RESULTS = ROOT / "results"
 PATTERNS = (
     "*.calibration.json", "*.calibration.csv", "*.calibration.md", "report.html", "figures/*.svg", "scoreboard.md",
-    "scoreboard.csv", "held-out.md", "claims.md",
+    "scoreboard.csv", "held-out.md", "claims.md", "evidence.md",
 )  # fmt: skip
 GENERATED = sorted(path for pattern in PATTERNS for path in RESULTS.rglob(pattern))
 
@@ -61,6 +61,7 @@ def test_regenerating_leaves_every_file_as_it_is(tmp_path: Path, seed: str, zone
             "scoreboard",
             "held-out",
             "claims",
+            "evidence",
             "RESULTS=results",
             f"PYTHON={sys.executable}",
         ],

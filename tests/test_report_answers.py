@@ -10,6 +10,7 @@ from tests.conftest import ROOT
 from tests.reported import of_a_card, rooms_of_all_kinds, stored
 from tests.synthetic import campaign, on_card, write
 from vram_ledger.analysis.judging.campaign import main_campaigns
+from vram_ledger.analysis.public.evidence import published_rows, summary
 from vram_ledger.analysis.reporting.capacity import ASKED_TOKENS, CARDS, card_frontiers, rooms
 from vram_ledger.analysis.reporting.report import Report, build
 from vram_ledger.analysis.reporting.tabular import lookup, matrix
@@ -24,7 +25,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 @pytest.fixture(scope="module")
 def published() -> Report:
-    return build(main_campaigns(), card_frontiers())
+    return build(main_campaigns(), card_frontiers(), published_rows())
 
 
 @pytest.mark.parametrize(
@@ -108,13 +109,12 @@ def test_without_a_measured_card_the_page_says_that_there_is_none(report: Report
     assert "No campaign of a real card is published yet" in report.html
 
 
-def test_what_the_page_says_of_real_cards_is_what_the_emulated_card_s_document_says(report: Report) -> None:
-    document = (ROOT / "docs" / "emulated-card.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| [\d,]+ \|.*", document, flags=re.MULTILINE)
-    cells = [cell.strip() for row in rows for cell in row.split("|")]
-    assert (5, 1) == (cells.count("equal"), cells.count("3,072 less"))
-    assert "of six peaks" in report.html
-    assert "five to the byte and one 3,072 bytes lower" in report.html
+def test_the_page_has_what_others_published_disagreements_first(tmp_path: Path) -> None:
+    rows = published_rows()
+    html = build([stored(tmp_path, calibrated=False)], evidence=rows).html
+    names = re.findall(r'<th scope="row"[^>]*>([^<]*)</th>', html.partition('id="real"')[2].partition("</section>")[0])
+    assert [row.figure.name for row in rows] == names
+    assert summary(rows) in html
 
 
 def test_figures_go_no_higher_than_cards_do(tmp_path: Path) -> None:

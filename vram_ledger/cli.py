@@ -32,6 +32,7 @@ COMMANDS = {
         "bisect": "versions.bisect",
         "scoreboard": "referee.rank_estimators",
         "claims": "judge.settle_claims",
+        "evidence": "evidence.show_evidence",
         "report": "report.make_report",
     },
     "Look inside": {

@@ -16,10 +16,11 @@ from vram_ledger.analysis.ground.files import put
 from vram_ledger.analysis.ground.kinds import MEASURED, kind_of, predicted_banner
 from vram_ledger.analysis.judging.campaign import model_of
 from vram_ledger.analysis.predicting.capacity import Frontier
+from vram_ledger.analysis.public.evidence import Row
 from vram_ledger.analysis.refereeing.campaign import Campaign, stored_campaign
 from vram_ledger.analysis.refereeing.scoreboard import Board, assumptions, scoreboard
 from vram_ledger.analysis.refereeing.validation import title
-from vram_ledger.analysis.reporting import sections, tabular
+from vram_ledger.analysis.reporting import published, sections, tabular
 from vram_ledger.analysis.reporting.bars import breakdown, made_of
 from vram_ledger.analysis.reporting.capacity import predicted_role, rooms, words_of
 from vram_ledger.analysis.reporting.drawing import Drawing, styled
@@ -50,8 +51,11 @@ def no_frontiers(part: Part) -> Sequence[Frontier]:
     return ()
 
 
-def build(files: Sequence[Path], frontiers_of: FrontiersOf = no_frontiers) -> Report:
-    """The report on these results files. frontiers_of: what fits which GPU, of a configuration."""
+def build(files: Sequence[Path], frontiers_of: FrontiersOf = no_frontiers, evidence: Sequence[Row] = ()) -> Report:
+    """The report on these results files.
+
+    frontiers_of: what fits which GPU, of a configuration. evidence: figures that others published of real cards.
+    """
     campaigns = [(campaign, parts_of(campaign)) for campaign in map(stored_campaign, files)]
     _distinct(part for _, parts in campaigns for part in parts)
     grouped: dict[str, list[tuple[Campaign, tuple[Part, ...]]]] = {}
@@ -65,7 +69,7 @@ def build(files: Sequence[Path], frontiers_of: FrontiersOf = no_frontiers) -> Re
         ]
         picture = next((d for m in models for p in m["campaigns"][0]["parts"] if (d := made_of(p["part"]))), None)
     drawings = [d for m in models for c in m["campaigns"] for p in c["parts"] for group in p["groups"] for d in group]
-    return Report(html=_page(models, picture), drawings=(*([picture] if picture else ()), *drawings))
+    return Report(html=_page(models, picture, evidence), drawings=(*([picture] if picture else ()), *drawings))
 
 
 def _miniature(model: str) -> bool:
@@ -165,7 +169,7 @@ def _nth(part: Part, phase: Phase, number: int) -> tuple[int, ...]:
     return estimator_batches(part, phase)[number : number + 1]
 
 
-def _page(models: Sequence[dict[str, Any]], picture: Drawing | None) -> str:
+def _page(models: Sequence[dict[str, Any]], picture: Drawing | None, evidence: Sequence[Row]) -> str:
     templates = Templates(
         loader=PackageLoader("vram_ledger.analysis.reporting", "."),
         autoescape=True,
@@ -188,6 +192,7 @@ def _page(models: Sequence[dict[str, Any]], picture: Drawing | None) -> str:
         lookup=tabular.lookup([(name, part["rooms"]) for name, part in answered]),
         software=sorted({c["software"] for c in campaigns}),
         version=own_version(),
+        evidence=published.evidence_facts(evidence) if evidence else None,
         real=[c for c in campaigns if c["kind"] == MEASURED],
         kinds={c["kind"].word: c["kind"] for c in campaigns if c["kind"].banner}.values(),
         light=properties(dark=False),

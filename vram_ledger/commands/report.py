@@ -21,9 +21,10 @@ def make_report(
     ] = None,
 ) -> None:
     """Write report.html, one page that needs no network, and its figures as SVG files."""
+    from vram_ledger.analysis.public.evidence import published_rows
     from vram_ledger.analysis.reporting.capacity import card_frontiers
     from vram_ledger.analysis.reporting.report import build, write
 
-    for path in write(build(main_files(files, results), card_frontiers()), results or RUNS):
+    for path in write(build(main_files(files, results), card_frontiers(), published_rows()), results or RUNS):
         typer.echo(f"wrote {path}")
     typer.echo("exit 0: reported")
