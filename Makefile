@@ -21,6 +21,8 @@
 #   explain      what moved between two formulas: FROM= TO=
 #   held-out     what is predicted against what cards counted, make boundary's files: FILE= RESULTS=
 #   history      a memory snapshot of a run of your own, in words: FILE= DEVICE= TOP= FIGURE=
+#   oracle       what a server itself plans on an emulated card: RUNTIME=vllm MODEL= EMULATE= VARIANT= CONTEXT=
+#                UTILIZATION= GRAPHS=1 INTERPRETER= RESULTS=
 #   test         lint, types, tests; lint and bench alone, too
 #
 # PYTHON=python3 uses that interpreter as it is and installs nothing. What is written goes to runs/ unless RESULTS says
@@ -28,7 +30,7 @@
 
 BASE_PYTHON ?= python3
 COMMANDS := measure boundary judge drift calibrate profile predict capacity validate scoreboard claims report derive \
-	derived explain held-out history
+	derived explain held-out history oracle
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 $(foreach name,$(GIVEN),$(eval override export $(name) := $$(value $(name))))
 export VRAM_LEDGER_GIVEN := $(GIVEN)

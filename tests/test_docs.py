@@ -27,6 +27,7 @@ ELSEWHERE = {
     "make boundary": "tests/test_boundary_on_card.py",
     "make profile": "tests/test_profile.py; it needs a card",
     "make derive ": "tests/test_derive.py; a derivation takes minutes",
+    "make oracle": "tests/test_oracle.py; the server is a wheel of its own",
     "make bench": "it takes minutes and says nothing of what is right",
     "vram-ledger emulate": "tests/test_emulated_card.py",
     "vram-ledger log": "tests/test_harness_cli.py",

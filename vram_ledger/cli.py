@@ -37,6 +37,7 @@ COMMANDS = {
         "held-out": "predict.score_held_out",
         "history": "history.tell_history",
         "log": "instruments.log",
+        "oracle": "oracle.ask_runtime",
         "record": "instruments.record",
     },
 }

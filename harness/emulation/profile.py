@@ -51,12 +51,13 @@ class Emulation:
     digest: str
 
 
-def emulation_of(cards: tuple[Profile, ...], compiled: bool = False) -> Emulation:
+def emulation_of(cards: tuple[Profile, ...], compiled: bool = False, stubs: Built | None = None) -> Emulation:
     """How to start a process on these cards; :class:`NoEmulation` if this machine or its PyTorch can't.
 
-    ``compiled``: Triton's kernels are really compiled and tuned, though nothing runs them.
+    ``compiled``: Triton's kernels are really compiled and tuned, though nothing runs them. ``stubs``: those of another
+    interpreter's PyTorch.
     """
-    stubs = built_stubs(find_wheel())
+    stubs = stubs or built_stubs(find_wheel())
     variables = {
         "LD_PRELOAD": _joined(stubs.preload, os.environ.get("LD_PRELOAD")),
         "PYTHONPATH": _joined(str(INSIDE), os.environ.get("PYTHONPATH")),
