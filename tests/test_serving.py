@@ -210,13 +210,13 @@ def test_a_slot_of_sglang_is_the_matrices_and_three_columns() -> None:
 def test_sglang_gives_nine_nineteenths_to_states_and_the_rest_to_tokens() -> None:
     state, token = 153_944_064, 65_536
     slots, tokens = sglang.split(exactly(19 * state), state, token, sglang.RATIO)
-    assert (exactly(9), exactly(10 * state // token)) == (slots, tokens)
+    assert (Span(least=8, most=9), exactly(10 * state // token)) == (slots, tokens)
 
 
 def test_sglang_s_requests_are_its_slots_by_five_or_one_without_its_radix_cache() -> None:
     pool = exactly(38 * 153_944_064)
     with_cache, without = (sglang.plan(asked(pool=pool, prefix_caching=kept)) for kept in (None, False))
-    assert (18 // 5, 18) == (named(with_cache, "running requests").most, named(without, "running requests").most)
+    assert (3, 18) == (named(with_cache, "running requests").most, named(without, "running requests").most)
 
 
 @pytest.mark.parametrize(("gib", "fraction"), [(79.11, "0.834"), (23.52, "0.844"), (139.8, "0.906")])

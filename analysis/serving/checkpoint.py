@@ -70,6 +70,11 @@ def read_stored(path: Path) -> Stored:
     raise CheckpointError(f"{path}: none of a folder, {INDEX}, a .safetensors file or a .gguf file")
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether a folder has safetensors, or an index of them."""
+    return (folder / INDEX).exists() or any(folder.glob("*.safetensors"))
+
+
 def _of_folder(folder: Path) -> Stored:
     """From the headers where the files are there, all that the index names; else from the index."""
     index, files = folder / INDEX, sorted(folder.glob("*.safetensors"))

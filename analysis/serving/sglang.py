@@ -97,7 +97,8 @@ def default_fraction(total_bytes: int, drafts: int, vision: bool) -> Fraction:
 def split(rest: Span, state: int, token: int, ratio: Fraction, drafts: Fraction = Fraction(0)) -> tuple[Span, Span]:
     """Slots of states and tokens that the rest of the card holds: nine nineteenths for the states, tokens the rest.
 
-    drafts: states of drafted tokens for every slot.
+    drafts: states of drafted tokens for every slot. Newer releases take the spare slot out of the states' share as
+    well, so there may be one less.
     """
     if not state:
         return exactly(0), rest.over(token)
@@ -107,7 +108,7 @@ def split(rest: Span, state: int, token: int, ratio: Fraction, drafts: Fraction 
         return slots, max(0, int((room - slots * state * (1 + drafts)) // token))
 
     (least, few), (most, many) = ends(rest.least), ends(rest.most)
-    return Span(least=least, most=most), Span(least=few, most=many)
+    return Span(least=max(0, least - SPARE_SLOTS), most=most), Span(least=few, most=many)
 
 
 def plan(asked: Asked) -> Plan:

@@ -166,7 +166,7 @@ def _asked(runtime: str, shared: Mapping[str, Any], serving: Mapping[str, Any], 
         prefix_caching=_flag(serving["prefix_caching"]),
         drafts=_count(serving["drafts"], "drafts", 0, MOST_DRAFTS),
         cards=_count(serving["tensor_parallel"], "tensor_parallel", 1, MOST_CARDS),
-        weights=None if bits or not serving["weights"] else _stored(serving["weights"], model, path),
+        weights=None if bits else _stored(serving["weights"], model, path),
         bits=bits,
         card=card,
         outside=_outside(shared, runtime, card),
@@ -175,10 +175,13 @@ def _asked(runtime: str, shared: Mapping[str, Any], serving: Mapping[str, Any], 
     )
 
 
-def _stored(weights: str, model: "Served", config: Path) -> "Stored":
-    from vram_ledger.analysis.serving.checkpoint import read_stored
+def _stored(weights: str, model: "Served", config: Path) -> "Stored | None":
+    """The checkpoint that is named; of quantised weights that are not, the one beside their config, if there is one."""
+    from vram_ledger.analysis.serving.checkpoint import has_weights, read_stored
     from vram_ledger.analysis.serving.llama_cpp import BITS
 
+    if not weights:
+        return read_stored(config.parent) if model.quantised and has_weights(config.parent) else None
     if not Path(weights).exists():
         raise InputError(
             f"weights {weights!r} is neither a checkpoint that is there nor a quantisation known by its name "
