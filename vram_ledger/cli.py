@@ -23,8 +23,8 @@ COMMANDS = {
         "emulate": "instruments.emulate",
     },
     "Ask": {
-        "predict": "predict.predict_memory",
-        "capacity": "predict.show_capacity",
+        "predict": "serving.predict",
+        "capacity": "serving.capacity",
         "validate": "referee.validate_estimator",
         "scoreboard": "referee.rank_estimators",
         "claims": "judge.settle_claims",

@@ -10,7 +10,6 @@ import typer
 from vram_ledger.analysis.ground.cards import CardError, sizes_text
 from vram_ledger.commands.files import results_files
 from vram_ledger.commands.options import JsonOption, phase_of
-from vram_ledger.commands.serving import or_serve
 from vram_ledger.errors import InputError
 from vram_ledger.home import BOUNDARY, GPUS, RESULTS, RUNS
 from vram_ledger.names import sequences, tokens
@@ -46,7 +45,6 @@ SymbolsOption = Annotated[
 ChunkOption = Annotated[str, typer.Option(help="Tokens of a prefill's chunks; 0: single shot.")]
 
 
-@or_serve("predict")
 def predict_memory(
     model: ModelOption = "qwen3.5-27b",
     gpu: GpuOption = "",
@@ -205,7 +203,6 @@ def _rows(found: "Prediction") -> "Iterator[tuple[str, int, int, str]]":
         yield "process", found.least_bytes, found.most_bytes, "what nvidia-smi shows"
 
 
-@or_serve("capacity")
 def show_capacity(
     gpu: GpuOption = "",
     model: ModelOption = "qwen3.5-27b",

@@ -1,4 +1,4 @@
-"""predict and capacity of a server (RUNTIME=vllm, sglang or llama.cpp): options, and what is printed."""
+"""predict and capacity: of transformers as in predict.py, or of a server (RUNTIME=vllm, sglang or llama.cpp)."""
 
 import functools
 import inspect
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vram_ledger.commands.predict import predict_memory, show_capacity
 from vram_ledger.errors import InputError
 from vram_ledger.home import GPUS
 from vram_ledger.names import sequences, tokens
@@ -30,22 +31,25 @@ DEFAULT_CONTEXT, DEFAULT_BATCH, WIDE_COLUMNS = "4096", "1", 100
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONTEXTS = (1024, 4096, 16_384, 32_768, 65_536, 131_072, 262_144)
 MOST_CARDS, MOST_DRAFTS = 64, 64
+_option = functools.partial(typer.Option, rich_help_panel="Of a server")
 Command = Callable[..., None]
 
 
 def _options(
-    runtime: Annotated[str, typer.Option(help="transformers, or a server: vllm, sglang, llama.cpp.")] = OWN,
+    runtime: Annotated[str, _option(help="transformers, or a server: vllm, sglang, llama.cpp.")] = OWN,
     utilization: Annotated[
-        str, typer.Option(help="A server's share of the card: gpu_memory_utilization, mem_fraction_static.")
+        str,
+        _option(help="A server's share of the card: gpu_memory_utilization, mem_fraction_static."),
     ] = "",
-    kv_type: Annotated[str, typer.Option(help="A server's KV cache: fp8; q8_0, q4_0; else as its default.")] = "",
-    prefix_caching: Annotated[str, typer.Option(help="1 or 0: whether a server keeps the prefixes of requests.")] = "",
-    drafts: Annotated[int, typer.Option(help="Tokens that a server drafts ahead; 0: no speculation.")] = 0,
+    kv_type: Annotated[str, _option(help="A server's KV cache: fp8; q8_0, q4_0; else as its default.")] = "",
+    prefix_caching: Annotated[str, _option(help="1 or 0: whether a server keeps the prefixes of requests.")] = "",
+    drafts: Annotated[int, _option(help="Tokens that a server drafts ahead; 0: no speculation.")] = 0,
     weights: Annotated[
-        str, typer.Option(help="What a server loads: a checkpoint's folder, index or file, .gguf, or Q4_K_M.")
+        str,
+        _option(help="What a server loads: a checkpoint's folder, index or file, .gguf, or Q4_K_M."),
     ] = "",
-    tensor_parallel: Annotated[int, typer.Option(help="Cards that a server shares the model among.")] = 1,
-    pool: Annotated[str, typer.Option(help='A server\'s pool as its log prints it: "55.08GiB".')] = "",
+    tensor_parallel: Annotated[int, _option(help="Cards that a server shares the model among.")] = 1,
+    pool: Annotated[str, _option(help='A server\'s pool as its log prints it: "55.08GiB".')] = "",
 ) -> None:
     """The options of a server's question."""
 
@@ -80,6 +84,10 @@ def or_serve(ask: str) -> Callable[[Command], Command]:
         return answered
 
     return both
+
+
+predict = or_serve("predict")(predict_memory)
+capacity = or_serve("capacity")(show_capacity)
 
 
 def runtime_of(name: str) -> str:
