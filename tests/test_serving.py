@@ -276,6 +276,60 @@ def test_a_plain_model_has_blocks_of_16_tokens_and_as_many_weights_as_its_checkp
     )
 
 
+EXPERTS_35B = {
+    "model_type": "qwen3_5_moe_text",
+    "vocab_size": 248_320,
+    "hidden_size": 2048,
+    "num_hidden_layers": 40,
+    "full_attention_interval": 4,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 2,
+    "head_dim": 256,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "moe_intermediate_size": 512,
+    "shared_expert_intermediate_size": 512,
+    "num_experts": 256,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 262_144,
+    "torch_dtype": "bfloat16",
+}
+
+
+@pytest.mark.parametrize(
+    ("pool", "tokens", "concurrency"),
+    [("5.98GiB", 567_978, "4.33"), ("6.01GiB", 569_878, "4.35")],
+)
+def test_the_35b_with_experts_has_the_parameters_of_its_class_and_the_pool_of_its_logs(
+    tmp_path: Path, pool: str, tokens: int, concurrency: str
+) -> None:
+    """Printed by vLLM: noonghunna/club-3090#612 and #652; parameters: Qwen3_5MoeForCausalLM of transformers 5.24.0."""
+    model = read_served(written(tmp_path, "config.json", EXPERTS_35B), "35b")
+    options: dict[str, Any] = {
+        "context_tokens": 131_072,
+        "kv_type": "fp8",
+        "prefix_caching": True,
+        "pool": printed_pool(pool),
+    }
+    plan = vllm.plan(dataclasses.replace(asked(**options), model=model))
+    size, times = named(plan, "cache size"), named(plan, "concurrency")
+    assert (34_660_610_688, True, concurrency) == (
+        model.parameters,
+        size.least <= tokens <= size.most,
+        f"{times.most:.2f}",
+    )
+
+
+def test_the_35b_with_experts_has_llama_cpp_s_buffers(tmp_path: Path) -> None:
+    """Printed by llama.cpp: ggml-org/llama.cpp#23269."""
+    model = read_served(written(tmp_path, "config.json", EXPERTS_35B), "35b")
+    buffers = 65_536 * llama_cpp.cell_bytes(model, llama_cpp.CACHE_TYPES["f16"]), llama_cpp.state_bytes(model, 2)
+    assert ["1280.00", "188.44"] == [f"{size / 2**20:.2f}" for size in buffers]
+
+
 LLAMA_8B = PLAIN | {
     "model_type": "llama",
     "vocab_size": 128_256,

@@ -1,7 +1,7 @@
 """What a server has to know of a model: its layers' sizes, and how many parameters there are to load.
 
-The Qwen3.5 dense family by its shapes, and plain full-attention models of which nothing but the cache and the weights
-count. Anything with a cache of another form (windows, latent attention, experts) is refused rather than guessed.
+The Qwen3.5 family by its shapes, dense or with experts, and plain full-attention models of which nothing but the cache
+and the weights count. Anything with a cache of another form (windows, latent attention) is refused rather than guessed.
 """
 
 import dataclasses
@@ -22,6 +22,8 @@ MROPE_STRETCH = 4  # vllm/model_executor/layers/rotary_embedding/mrope.py: cache
 # Models of query, key, value and output projections, a gated feed-forward and two norms a layer, as transformers 5.24
 # has them (models/<type>/modeling_<type>.py): whether the first three have biases, and whether heads are normed.
 PLAIN_TYPES = {"llama": (False, False), "mistral": (False, False), "qwen2": (True, False), "qwen3": (False, True)}
+# The family with experts: the same layers but for their feed-forward. Model type -> the dense one's.
+EXPERT_TYPES = {"qwen3_5_moe": "qwen3_5", "qwen3_5_moe_text": "qwen3_5_text"}
 OTHER_CACHES = {
     "kv_lora_rank": "latent attention",
     "num_experts": "a mixture of experts",
@@ -75,11 +77,13 @@ def read_served(path: Path, name: str) -> Served:
     kind = text.get("model_type") if isinstance(text, dict) else None
     if kind is None or kind in MODEL_TYPES:
         served = of_shapes(name, config_from(data, where))
+    elif kind in EXPERT_TYPES:
+        served = _with_experts(data, text, name, where)
     elif kind in PLAIN_TYPES and text is data:
         served = _plain(data, name, where)
     else:
         raise ConfigError(
-            f"{where}: model_type {kind!r} has a cache that is not known here; known are the Qwen3.5 dense family and "
+            f"{where}: model_type {kind!r} has a cache that is not known here; known are the Qwen3.5 family and "
             f"{', '.join(PLAIN_TYPES)}"
         )
     return dataclasses.replace(served, quantised=quantised)
@@ -119,6 +123,29 @@ def of_shapes(name: str, config: Config) -> Served:
         element_bytes=ELEMENT_BYTES[config.dtype],
         most_context_tokens=most,
         shapes=shapes,
+    )
+
+
+def _with_experts(config: dict[str, Any], text: dict[str, Any], name: str, where: str) -> Served:
+    """A model of the family with experts: the dense one of its shared expert, and the others and their router beside.
+
+    Tensors: transformers 5.24.0, ``models/qwen3_5_moe/modeling_qwen3_5_moe.py``, ``Qwen3_5MoeSparseMoeBlock``.
+    """
+    experts, inner, shared, hidden = (
+        _positive(text, field, where)
+        for field in ("num_experts", "moe_intermediate_size", "shared_expert_intermediate_size", "hidden_size")
+    )
+    dense = {**text, "intermediate_size": shared, "model_type": EXPERT_TYPES[text["model_type"]]}
+    del dense["num_experts"]
+    kind = EXPERT_TYPES.get(config.get("model_type", ""), "qwen3_5")
+    whole = dense if text is config else {**config, "model_type": kind, "text_config": dense}
+    served = of_shapes(name, config_from(whole, where))
+    more = experts * (3 * hidden * inner + hidden) + hidden
+    return dataclasses.replace(
+        served,
+        parameters=served.parameters + (served.n_full + served.n_linear) * more,
+        mtp_parameters=served.mtp_parameters + served.mtp_layers * more,
+        shapes=None,
     )
 
 
