@@ -220,6 +220,8 @@ def _notes(asked: Asked) -> tuple[str, ...]:
             f"with its radix cache of states (extra_buffer: {SLOTS_CACHED} slots a request; no_buffer has "
             f"{LEAST_SLOTS_CACHED}); PREFIX_CACHING=0 is --disable-radix-cache, one slot"
         )
+    if asked.drafts:
+        notes.append("the drafter's own weights beside the MTP part, and its cache, are not counted")
     if asked.cards > 1:
         notes.append(f"every figure is one of {asked.cards} cards")
     return tuple(notes)

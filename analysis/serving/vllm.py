@@ -243,7 +243,7 @@ def _layout(asked: Asked, blocks: Blocks, kv: CacheType, request: int) -> tuple[
         ),
     ]
     copies = request - blocks.full_groups * -(-asked.context_tokens // blocks.tokens)
-    source = f"⌈{asked.context_tokens:,} / {blocks.tokens}⌉"
+    source = f"⌈{asked.context_tokens:,} / {blocks.tokens:,}⌉"
     source = f"{blocks.full_groups} × {source}" if blocks.full_groups > 1 else source
     if copies:
         each = copies // blocks.state_groups
@@ -266,7 +266,7 @@ def _counted(asked: Asked, blocks: Blocks, count: Span, request: int) -> tuple[F
             least=count.least / request,
             most=count.most / request,
             unit="×",
-            source=f"blocks / {request}: maximum concurrency for {asked.context_tokens:,} tokens",
+            source=f"blocks / {request:,}: maximum concurrency for {asked.context_tokens:,} tokens",
             logs=logs,
             digits=2,
         ),
@@ -281,7 +281,7 @@ def _counted(asked: Asked, blocks: Blocks, count: Span, request: int) -> tuple[F
             "cache size to 0.19",
             Span(least=count.least // groups * blocks.tokens, most=count.most // groups * blocks.tokens),
             "tokens",
-            f"the same line of older releases: blocks / {groups} groups × {blocks.tokens}",
+            f"the same line of older releases: blocks / {groups} groups × {blocks.tokens:,}",
             logs_of("vllm", "cache size to 0.19"),
         ),
     )
