@@ -47,7 +47,7 @@ class Planned:
 
     version: the server's; versions: all that decide. weights, activation, graphs_estimated, requested, pool: as the
     server counted them. longest_request_tokens, most_requests, most_batched_tokens, utilization: what it took, given or
-    by default. printed: by its log.
+    by default. printed: by its log. starts: in a row with one compile cache, of which this is the last.
     """
 
     path: Path
@@ -59,6 +59,7 @@ class Planned:
     model: str
     variant: str
     eager: bool
+    starts: int
     options: Mapping[str, Any]
     weights_bytes: int
     activation_bytes: int
@@ -137,6 +138,7 @@ def _planned(path: Path, value: dict[str, Any]) -> Planned:
         model=value["model"],
         variant=value["variant"],
         eager=value["options"]["enforce_eager"],
+        starts=_whole(path, "starts", value["starts"]),
         options=value["options"],
         groups=tuple(Group(**group) for group in planned["groups"]),
         utilization=float(planned["utilization"]),
@@ -251,13 +253,20 @@ def as_markdown(records: list[Planned]) -> list[str]:
             one.card,
             f"{one.model}, {one.variant}",
             one.version,
-            ", ".join(("eager" if one.eager else "graphs", *_asked(one))),
+            ", ".join((_how(one), *_asked(one))),
             *(f"{size / 2**30:.2f}" for size in (one.weights_bytes, one.activation_bytes, one.pool_bytes)),
             *(f"{count:,}" for count in (one.block_tokens, one.blocks, one.most_requests, one.most_batched_tokens)),
         )
         for one in records
     ]
     return table(head, rows, words=4)
+
+
+def _how(planned: Planned) -> str:
+    """Eager, or with compiled graphs; of these the first start, which compiles, plans otherwise than a later one."""
+    if planned.eager:
+        return "eager"
+    return "graphs" if planned.starts > 1 else "graphs, first start"
 
 
 def _asked(planned: Planned) -> tuple[str, ...]:

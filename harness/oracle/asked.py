@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -16,6 +16,7 @@ from vram_ledger.harness.asked import one_card
 from vram_ledger.harness.emulation.elsewhere import asked as said_by
 from vram_ledger.harness.emulation.elsewhere import stubs_of
 from vram_ledger.harness.emulation.profile import Emulation, Profile, emulation_of, profile_of
+from vram_ledger.harness.emulation.served import for_servers
 from vram_ledger.harness.emulation.wheel import NoEmulation
 from vram_ledger.harness.gpus import Gpu, read_gpus
 from vram_ledger.harness.models import model_file, sha256_of
@@ -27,7 +28,7 @@ from vram_ledger.home import GPUS, MODELS
 RUNTIMES = ("vllm",)
 VARIANTS = ("text", "default")
 TRIED = "0.20.1"
-EAGER_DEADLINE_S, GRAPHS_DEADLINE_S = 600, 1800
+EAGER_DEADLINE_S, GRAPHS_DEADLINE_S = 900, 2400  # for each start
 PACKAGES = ("vllm", "torch", "triton", "transformers", "flashinfer-python", "numpy")
 # No hub, no reports of use, the engine in the process that is asked. DeepGEMM's kernels are for FP8 and come in the
 # wheel for one version of Python only.
@@ -128,15 +129,18 @@ def _versions(runtime: str, interpreter: str) -> dict[str, str]:
     return {name: version for name, version in found.items() if version is not None}
 
 
-def ask(question: Question, results: Path, tell: Callable[[str], None]) -> tuple[Path, Start]:
-    """Starts the server, and stores what it planned; ``tell`` hears the lines of its log."""
+def ask(question: Question, results: Path, tell: Callable[[str], None]) -> Iterator[tuple[Path, Start]]:
+    """Starts the server and stores what it planned; where it compiles, once more with what it had compiled.
+
+    ``tell`` hears the lines of its log.
+    """
     profile = profile_of(question.card)
     try:
-        emulation = emulation_of((profile,), stubs=stubs_of(question.interpreter))
+        stubs = stubs_of(question.interpreter)
+        emulation = for_servers(emulation_of((profile,), stubs=stubs), stubs)
     except NoEmulation as missing:
         raise WrongEnvironment(f"EMULATE={question.card.label}: {missing}") from missing
     options = _options(question)
-    starts = 2 if question.graphs else 1  # the first fills the compile cache, and plans a smaller pool for it
     with tempfile.TemporaryDirectory(prefix="vram-ledger-") as folder:
         model = Path(folder) / question.config_file.stem
         write_model(model, question.config_file)
@@ -144,14 +148,14 @@ def ask(question: Question, results: Path, tell: Callable[[str], None]) -> tuple
         order.write_text(json.dumps(options | {"model": str(model)}), encoding="utf-8")
         command = [question.interpreter, str(INSIDE), str(order)]
         cache = {"VLLM_CACHE_ROOT": f"{folder}/cache"} if question.graphs else {}
-        for _ in range(starts):
+        for starts in (1, 2) if question.graphs else (1,):
             begun = monotonic()
             answer, log = answer_of(command, emulation.variables | VARIABLES | cache, question.deadline_s, tell)
-        log = log.replace(f"{folder}/", "")
-    start = _start(question, profile, emulation, options, answer, log, starts, round(monotonic() - begun))
-    path = file_of(results, start)
-    store(path, start)
-    return path, start
+            log = log.replace(f"{folder}/", "")
+            start = _start(question, profile, emulation, options, answer, log, starts, round(monotonic() - begun))
+            path = file_of(results, start)
+            store(path, start)
+            yield path, start
 
 
 def _options(question: Question) -> dict[str, Any]:

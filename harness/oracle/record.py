@@ -17,7 +17,7 @@ NOT_EMULATED = (
     " a card vLLM leaves room for these beside its pool, so the pool here is too large: by about 1.1 GiB in the "
     "one comparison there is."
 )
-DATE = re.compile(r"^([A-Z]+) \d\d-\d\d \d\d:\d\d:\d\d ")
+DATE = re.compile(r"^(?:\(.*? pid=\d+\) )?([A-Z]+) \d\d-\d\d \d\d:\d\d:\d\d ")
 # What a line that belongs to the plan says, in the words of vLLM's sources from 0.11 to 0.20.
 OF_THE_PLAN = (
     "Model loading took",
@@ -40,7 +40,6 @@ OF_THE_PLAN = (
     "Graph capturing finished",
     "torch.compile took",
     "from the cache",
-    "cudagraph",
     "attention backend",
     "FlashAttention version",
     "GDN prefill kernel",
@@ -59,7 +58,7 @@ class Start:
     emulation: of the card, as in Environment. variables: that were set for it. planned: by its own objects; bytes.
     replaced: kernels that would have been compiled at run time. guessed: lines that read a value that nobody computed.
     log: the lines that are about the plan, without their dates. starts: in a row with one compile cache, of which the
-    last is told: 2 where graphs are compiled. seconds: from that start to its plan.
+    last is told; a first that compiles plans a smaller pool. seconds: from that start to its plan.
     """
 
     runtime: str
@@ -96,7 +95,7 @@ def file_of(results: Path, start: Start) -> Path:
         for name, option in (("context", "max_model_len"), ("utilization", "gpu_memory_utilization"))
         if option in start.options
     ]
-    how = "eager" if start.options["enforce_eager"] else "graphs"
+    how = "eager" if start.options["enforce_eager"] else "graphs" if start.starts > 1 else "graphs-first"
     name = ".".join((start.card["label"], start.model, start.variant, how, *asked))
     return results / "oracle" / f"{start.runtime}-{start.versions[start.runtime]}" / f"{name}.json"
 
