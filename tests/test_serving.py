@@ -193,7 +193,8 @@ def test_the_pool_of_a_card_is_its_share_less_what_is_loaded_and_what_logs_leave
     beside = [seen(field)[0] for field in ("activation_gib", "non_torch_gib", "graphs_gib")]
     most = int(72 * GIB) - sum(t.least_bytes for t in plan.terms if t.name in ("weights", "rotary table", "rounding"))
     assert 0 <= abs(most - (72 * GIB - loaded)) < 2**20
-    assert (most - beside[0].least - beside[1].least, most - sum(b.most for b in beside)) == (
+    shorter = 3 * 134_217_728 // 4
+    assert (most - beside[0].least - beside[1].least + shorter, most - sum(b.most for b in beside)) == (
         pool.most_bytes,
         pool.least_bytes,
     )
@@ -550,6 +551,11 @@ def test_a_plan_of_the_stock_server_takes_the_place_of_the_logs_interval() -> No
         anywhere[0],
     )
     assert activation([h100], "vllm", "qwen3.5-27b", False, "h100") is None
+
+
+@pytest.mark.parametrize(("version", "rows"), [("0.20.1", 1_048_576), ("0.29.0", 1_048_576), ("0.33.0", 262_144)])
+def test_the_rotary_table_is_a_quarter_in_newer_releases(version: str, rows: int) -> None:
+    assert rows == vllm.rotary_rows(served(), version)
 
 
 def test_terms_say_how_many_logs_they_are_held_against_each_counted_once() -> None:

@@ -15,7 +15,7 @@ from fractions import Fraction
 from vram_ledger.analysis.serving.checked import logs_of
 from vram_ledger.analysis.serving.loading import loaded_bytes
 from vram_ledger.analysis.serving.logs import activation, planned, seen
-from vram_ledger.analysis.serving.model import Served
+from vram_ledger.analysis.serving.model import MROPE_STRETCH, Served
 from vram_ledger.analysis.serving.plan import (
     POOL,
     Asked,
@@ -38,6 +38,8 @@ BLOCK_TOKENS = 16  # of plain attention, and the kernels' alignment of a hybrid'
 UTILIZATION = Fraction(92, 100)  # vllm/config/cache.py; 0.9 in releases before
 STATE_BYTES = 4  # mamba_ssm_dtype of the family's configs is float32
 NULL_BLOCKS = 1  # vllm/v1/core/block_pool.py keeps one that no request gets
+# Release from which the rotary table has a row a position: 0.29.0 has four (logs), 0.33.0 one (on an emulated card).
+SHORT_TABLE, NEWEST = (0, 33), "0.33.0"
 COLD_COMPILE = Fraction(105, 100)  # of the embedding's bytes
 GROUP_STRETCH = Fraction(3, 2)  # below it all kinds of layers make one group each
 FP8 = CacheType(name="fp8", elements=1, bytes=1)
@@ -125,9 +127,19 @@ def cold_compile_bytes(model: Served) -> int:
     return int(model.vocabulary * model.hidden * model.element_bytes * COLD_COMPILE)
 
 
+def rotary_rows(model: Served, version: str) -> int:
+    """Rows of the table of cosines and sines: for mrope four times the positions, in newer releases once."""
+    newer = tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) >= SHORT_TABLE
+    return model.rotary_rows // MROPE_STRETCH if newer and model.shapes is not None else model.rotary_rows
+
+
 def rotary_bytes(model: Served) -> int:
-    """The table of cosines and sines that all layers share, in the weights' dtype; four times as long for mrope."""
-    return model.rotary_rows * model.rotary_dim * model.element_bytes
+    """The table of cosines and sines that all layers share, in the weights' dtype, up to release 0.29 at least."""
+    return model.rotary_rows * _row_bytes(model)
+
+
+def _row_bytes(model: Served) -> int:
+    return model.rotary_dim * model.element_bytes
 
 
 def plan(asked: Asked) -> Plan:
@@ -173,7 +185,8 @@ def _terms(asked: Asked) -> tuple[Term, ...]:
         term(
             "rotary table",
             table,
-            f"{asked.model.rotary_rows:,} rows of {asked.model.rotary_dim} × {asked.model.element_bytes} B (mrope.py)",
+            f"{asked.model.rotary_rows:,} rows of {asked.model.rotary_dim} × {asked.model.element_bytes} B"
+            + ("; a quarter of it in 0.33.0" if asked.model.shapes is not None else ""),
             logs_of("vllm", "weights"),
         ),
     )
@@ -186,7 +199,8 @@ def _terms(asked: Asked) -> tuple[Term, ...]:
     beside = _beside(asked)
     share_of_card = asked.utilization or UTILIZATION
     room = Span(least=int(asked.card.least_bytes * share_of_card), most=int(asked.card.most_bytes * share_of_card))
-    taken = sum((Span(least=t.least_bytes, most=t.most_bytes) for t in (*loading, *beside)), exactly(0))
+    taken = exactly(0) - Span(least=0, most=table.most - rotary_rows(asked.model, NEWEST) * _row_bytes(asked.model))
+    taken += sum((Span(least=t.least_bytes, most=t.most_bytes) for t in (*loading, *beside)), exactly(0))
     default = "" if asked.utilization else ", vLLM's default; 0.9 before"
     source = f"{float(share_of_card):g} of the card{default}, less the lines above"
     return (*loading, *beside, term(POOL, room - taken, source))
@@ -304,7 +318,9 @@ def _request(asked: Asked, blocks: Blocks, each: int, request: int) -> tuple[Ter
 def _notes(asked: Asked, caching: bool) -> tuple[str, ...]:
     notes = []
     if asked.model.n_linear and asked.prefix_caching is None:
-        notes.append("without prefix caching; with it (PREFIX_CACHING=1) every request keeps its states twice")
+        notes.append(
+            "without prefix caching; with it (PREFIX_CACHING=1; the default of 0.33.0) a request keeps its states twice"
+        )
     if asked.drafts and not asked.model.mtp_layers:
         notes.append("the model has no MTP part: a drafter of its own and its cache are not counted")
     if asked.cards > 1:
