@@ -1,6 +1,7 @@
 """Servers: every formula against the figure that a log printed, checkpoints' headers, what a request takes."""
 
 import dataclasses
+import functools
 import json
 import struct
 from fractions import Fraction
@@ -15,12 +16,11 @@ from vram_ledger.analysis.ground.cards import Card
 from vram_ledger.analysis.serving import gguf, llama_cpp, sglang, vllm
 from vram_ledger.analysis.serving.checked import CHECKED, Check, logs_of
 from vram_ledger.analysis.serving.checkpoint import CheckpointError, part_of, read_stored
-from vram_ledger.analysis.serving.held import against, held, printed_pool
+from vram_ledger.analysis.serving.held import held, printed_pool
 from vram_ledger.analysis.serving.loading import loaded_bytes
-from vram_ledger.analysis.serving.logs import OVERHEADS, seen
+from vram_ledger.analysis.serving.logs import OVERHEADS, activation, planned, seen
 from vram_ledger.analysis.serving.model import Served, read_served
 from vram_ledger.analysis.serving.plan import Asked, Limit, Plan, ServingError, Span, exactly
-from vram_ledger.analysis.serving.recorded import OracleError, activation, read_record, records
 
 MODELS = CONFIGS / "models"
 GIB = 2**30
@@ -187,7 +187,7 @@ def test_one_block_is_vllm_s_own_and_no_request_s() -> None:
 def test_the_pool_of_a_card_is_its_share_less_what_is_loaded_and_what_logs_leave_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(vllm, "records", lambda: ())
+    monkeypatch.setattr(vllm, "planned", list)
     plan = vllm.plan(asked(card=card(80), utilization=Fraction(9, 10)))
     pool, loaded = named(plan, "pool"), 53_928_396_800
     beside = [seen(field)[0] for field in ("activation_gib", "non_torch_gib", "graphs_gib")]
@@ -539,52 +539,23 @@ def test_a_quantisation_s_name_alone_gives_an_interval() -> None:
     assert weights.least_bytes < on_card * 4.8944 / 8 < weights.most_bytes
 
 
-def record_of(**planned: Any) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "kind": "emulated",
-        "runtime": "vllm",
-        "versions": {"vllm": "0.20.1"},
-        "card": {"label": "a100-80gb"},
-        "model": "qwen3.5-27b",
-        "variant": "text",
-        "planned": {"activation_bytes": 2**30, "most_batched_tokens": 8192, **planned},
-    }
-
-
-def test_a_record_of_the_stock_server_takes_the_place_of_the_logs_interval(tmp_path: Path) -> None:
-    folder = tmp_path / "oracle" / "vllm-0.20.1"
-    folder.mkdir(parents=True)
-    written(folder, "one.json", record_of())
-    written(folder, "two.json", record_of(activation_bytes=2**31) | {"card": {"label": "h100"}})
-    found = records(tmp_path)
-    here, anywhere = (activation("vllm", "qwen3.5-27b", True, label, found) for label in ("h100", "l40s"))
+def test_a_plan_of_the_stock_server_takes_the_place_of_the_logs_interval() -> None:
+    h100 = next(one for one in planned() if (one.card, one.model, one.variant) == ("h100", "qwen3.5-27b", "text"))
+    other = dataclasses.replace(h100, card="l40s", activation_bytes=2 * h100.activation_bytes)
+    of = functools.partial(activation, [h100, other], "vllm", "qwen3.5-27b", True)
+    here, anywhere = of("h100"), of("a10")
     assert here is not None
     assert anywhere is not None
-    assert (exactly(2**31), Span(least=2**30, most=2**31)) == (here[0], anywhere[0])
-    assert activation("vllm", "qwen3.5-27b", False, "h100", found) is None
+    assert (exactly(h100.activation_bytes), Span(least=h100.activation_bytes, most=other.activation_bytes)) == (
+        here[0],
+        anywhere[0],
+    )
+    assert activation([h100], "vllm", "qwen3.5-27b", False, "h100") is None
 
 
 @pytest.mark.parametrize(("version", "rows"), [("0.20.1", 1_048_576), ("0.29.0", 1_048_576), ("0.33.0", 262_144)])
 def test_the_rotary_table_is_a_quarter_in_newer_releases(version: str, rows: int) -> None:
     assert rows == vllm.rotary_rows(served(), version)
-
-
-def test_a_record_that_is_none_is_refused_by_its_name(tmp_path: Path) -> None:
-    with pytest.raises(OracleError, match="lacks 'planned'"):
-        read_record(written(tmp_path, "bad.json", {"schema": 1}))
-    with pytest.raises(OracleError, match="schema 7"):
-        read_record(written(tmp_path, "new.json", {"schema": 7}))
-
-
-def test_the_formulas_hold_against_every_stored_record_of_a_stock_server() -> None:
-    assert not [line for record in records() for line in against(record)]
-
-
-def test_a_record_that_contradicts_a_formula_is_named_with_both_figures(tmp_path: Path) -> None:
-    planned = {"block_tokens": 800, "weights_bytes": 53_928_396_800, "pool_bytes": 361 * 51_380_224, "blocks": 360}
-    record = read_record(written(tmp_path, "one.json", record_of(**planned)))
-    assert ("one.json: block 800, here 784", "one.json: blocks 360, here 361") == against(record)
 
 
 def test_terms_say_how_many_logs_they_are_held_against_each_counted_once() -> None:

@@ -6,7 +6,7 @@ padded to a whole number of attention blocks of 16 tokens, so KV and state come 
 """
 
 from vram_ledger.analysis.estimating.breakdown import Breakdown, Request, added_up
-from vram_ledger.analysis.formula.shapes import Shapes, resident_parameters
+from vram_ledger.analysis.formula.shapes import resident_parameters
 from vram_ledger.analysis.serving.model import of_shapes_alone
 from vram_ledger.analysis.serving.vllm import blocks_of
 
@@ -21,18 +21,3 @@ def estimate(request: Request) -> Breakdown:
         kv_cache=(blocks.request(request.context_tokens) - states) * blocks.bytes * request.batch,
         state=states * blocks.bytes * request.batch,
     )
-
-
-def attention_block_tokens(shapes: Shapes) -> int:
-    """Tokens of a block."""
-    return blocks_of(of_shapes_alone(shapes)).tokens
-
-
-def block_bytes(shapes: Shapes) -> int:
-    """Bytes of a block."""
-    return blocks_of(of_shapes_alone(shapes)).bytes
-
-
-def state_groups(shapes: Shapes) -> int:
-    """Groups of linear layers, each of which takes one block a sequence."""
-    return blocks_of(of_shapes_alone(shapes)).state_groups

@@ -6,10 +6,8 @@ from fractions import Fraction
 
 from vram_ledger.analysis.serving import llama_cpp, sglang, vllm
 from vram_ledger.analysis.serving.checked import Check
-from vram_ledger.analysis.serving.loading import loaded_bytes
 from vram_ledger.analysis.serving.model import Served, read_served
 from vram_ledger.analysis.serving.plan import Asked, Plan, Span
-from vram_ledger.analysis.serving.recorded import Recorded
 from vram_ledger.home import MODELS
 
 UNITS: dict[str, int | Fraction] = {
@@ -21,7 +19,6 @@ UNITS: dict[str, int | Fraction] = {
     "": 1,
     "%": Fraction(1, 100),
 }
-LOADING_BYTES = 8 * 2**20  # of what loading took: 0.20.1 is 0 off in 12 of 13 starts, 0.33.0 4 to 6 MiB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,23 +102,6 @@ def _said(check: Check, model: Served) -> tuple[int | Fraction, int | Fraction]:
             return term.least_bytes * check.batch, term.most_bytes * check.batch
     found = next(figure for figure in plan.figures if figure.name == check.term)
     return Fraction(found.least), Fraction(found.most)
-
-
-def against(record: Recorded) -> tuple[str, ...]:
-    """What a stock server planned on an emulated card and the formulas do not say, in words; nothing if they agree."""
-    model = read_served(MODELS / f"{record.model}.json", record.model)
-    blocks = vllm.blocks_of(model)
-    said: list[tuple[str, int | None, int]] = [("block", record.block_tokens, blocks.tokens)]
-    if model.shapes is not None:
-        loaded = loaded_bytes(model.shapes, record.text, model.element_bytes, vllm.rotary_rows(model, record.version))
-        said.append(("weights", record.weights_bytes, loaded))
-    if record.pool_bytes is not None:
-        said.append(("blocks", record.blocks, record.pool_bytes // blocks.bytes))
-    return tuple(
-        f"{record.path.name}: {name} {planned:,}, here {ours:,}"
-        for name, planned, ours in said
-        if planned is not None and abs(planned - ours) > (LOADING_BYTES if name == "weights" else 0)
-    )
 
 
 def _vllm_loading(check: Check, model: Served) -> int:

@@ -1,12 +1,15 @@
-"""What real logs printed of the memory that no formula here has: activations, what is outside torch, CUDA graphs.
+"""What logs, and stock servers on emulated cards, say of the memory that no formula here has.
 
-It depends on the model, on how many tokens are batched and on the version, so it is an interval and no figure: the
-least and the most of these. ``None``: not printed.
+Activations, what is outside torch, and CUDA graphs depend on the model, on how many tokens are batched and on the
+version. So of real logs it is an interval and no figure: the least and the most that they printed. The activations of a
+model that the stock server was started with on an emulated card (``results/oracle/``) are its own figure.
 """
 
 from dataclasses import dataclass
 
+from vram_ledger.analysis.serving.oracle import Planned, read_records
 from vram_ledger.analysis.serving.plan import Span
+from vram_ledger.home import RESULTS
 
 GIB = 2**30
 
@@ -64,3 +67,25 @@ def seen(field: str) -> tuple[Span, int]:
     """The least and the most that logs printed of a field of :class:`Overhead`, in bytes, and how many did."""
     found = [float(value) for one in OVERHEADS if (value := getattr(one, field)) is not None]
     return Span(least=int(min(found) * GIB), most=int(max(found) * GIB)), len(found)
+
+
+def planned() -> list[Planned]:
+    """What stock servers planned, as it is stored."""
+    return read_records(RESULTS)
+
+
+def activation(found: list[Planned], runtime: str, model: str, text: bool, card: str) -> tuple[Span, str] | None:
+    """The activation peak of a model and class: on this card, else on any; ``None`` where nobody asked.
+
+    It goes with the tokens that the server batches, which it chooses by the card.
+    """
+    variant = "text" if text else "default"
+    same = [one for one in found if (one.runtime, one.model, one.variant) == (runtime, model, variant)]
+    here = [one for one in same if one.card == card] or same
+    if not here:
+        return None
+    sizes = [one.activation_bytes for one in here]
+    cards = ", ".join(sorted({one.card for one in here}))
+    versions = ", ".join(sorted({one.version for one in here}))
+    batched = " or ".join(f"{n:,}" for n in sorted({one.most_batched_tokens for one in here}))
+    return Span(least=min(sizes), most=max(sizes)), f"emulated: vLLM {versions} on {cards}, {batched} tokens batched"

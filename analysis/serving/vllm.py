@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from vram_ledger.analysis.serving.checked import logs_of
 from vram_ledger.analysis.serving.loading import loaded_bytes
-from vram_ledger.analysis.serving.logs import seen
+from vram_ledger.analysis.serving.logs import activation, planned, seen
 from vram_ledger.analysis.serving.model import MROPE_STRETCH, Served
 from vram_ledger.analysis.serving.plan import (
     POOL,
@@ -32,7 +32,6 @@ from vram_ledger.analysis.serving.plan import (
     share,
     term,
 )
-from vram_ledger.analysis.serving.recorded import activation, records
 from vram_ledger.analysis.serving.weights import loaded
 
 BLOCK_TOKENS = 16  # of plain attention, and the kernels' alignment of a hybrid's block
@@ -224,7 +223,7 @@ def _rounding(asked: Asked, requested_bytes: int) -> Term | None:
 def _beside(asked: Asked) -> tuple[Term, ...]:
     """What vLLM measures at its start and leaves out of the pool."""
     assert asked.card is not None
-    emulated = activation("vllm", asked.model.name, asked.text, asked.card.label, records())
+    emulated = activation(planned(), "vllm", asked.model.name, asked.text, asked.card.label)
     fields = {"activation_gib": "activation peak", "non_torch_gib": "outside torch", "graphs_gib": "CUDA graphs"}
     found = []
     for field, name in fields.items():
