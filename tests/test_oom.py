@@ -180,13 +180,21 @@ def oom(*arguments: object) -> Result:
 
 
 def test_logits_are_answered_with_the_figure_of_the_last_row_alone() -> None:
+    done = oom("--message", "Tried to allocate 30.31 GiB", "--model", "qwen3.5-0.8b")
+    assert "496,640 B instead of 32,547,799,040" in " ".join(done.output.split())
+    assert (0, "exit 0: logits of all tokens") == (done.exit_code, done.output.splitlines()[-1])
+
+
+def test_published_message_of_a_real_card_is_the_head_of_a_prefill_without_a_cache() -> None:
     done = oom("--message", HATCHLING, "--model", "qwen3.5-0.8b")
     text = " ".join(done.output.split())
     assert 0 == done.exit_code
-    assert "496,640 B instead of 32,547,799,040" in text
+    assert "1. mm in lm_head (transformers/models/qwen3_5/modeling_qwen3_5.py:1716)" in text
+    assert "prefill of qwen3.5-0.8b text-nocache-logits, batch 1 × context 65,536" in text
+    assert "LOGITS=last, the last token's logits alone" in text
     assert "Fragmentation is not why: 9.53 GB (8.88 GiB) were lacking" in text
     assert "0.48 GB (0.45 GiB) lay outside the allocator" in text
-    assert done.output.endswith("exit 0: logits of all tokens\n")
+    assert done.output.endswith("exit 0: mm in lm_head\n")
 
 
 def test_prefill_is_answered_with_the_chunk_in_which_it_fits() -> None:

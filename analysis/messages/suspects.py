@@ -80,15 +80,17 @@ def suspects(
 
 
 def _joined(found: Sequence[Suspect]) -> Iterator[Suspect]:
-    """Each request of a model once, with all variants and shapes at which it was found."""
-    groups: dict[tuple[Origin, str, Phase], list[Suspect]] = {}
-    for suspect in found:
-        groups.setdefault((suspect.origin, suspect.model, suspect.phase), []).append(suspect)
+    """What a line of a model makes once, with all variants and shapes at which it was found."""
+    groups: dict[tuple[tuple[str, ...], str, Phase], list[Suspect]] = {}
+    for suspect in sorted(found, key=lambda s: _plainness(s.shapes[0])):
+        origin = suspect.origin
+        groups.setdefault(((origin.module, origin.source, origin.op), suspect.model, suspect.phase), []).append(suspect)
     for every in groups.values():
-        shapes = tuple(dict.fromkeys(shape for suspect in every for shape in suspect.shapes))
+        shapes = dict.fromkeys(shape for suspect in every for shape in suspect.shapes)
         variants = tuple(dict.fromkeys(variant for suspect in every for variant in suspect.variants))
-        weight = sum({suspect.variants: suspect.weight for suspect in reversed(every)}.values())
-        yield dataclasses.replace(every[0], variants=variants, shapes=shapes, weight=weight)
+        weight = sum({(s.variants, s.origin): s.weight for s in reversed(every)}.values())
+        plain = tuple(sorted(shapes, key=_plainness))
+        yield dataclasses.replace(every[0], variants=variants, shapes=plain, weight=weight)
 
 
 def _kind(derived: Derived) -> str:
@@ -101,7 +103,7 @@ def _of_program(derived: Derived, ends: Sequence[Ending]) -> Iterator[Suspect]:
         by_origin.setdefault(ending.origin, []).append(ending)
     for origin, own in by_origin.items():
         best = [e for e in own if e.exact] or own
-        best = sorted(best, key=lambda e: (_roundness(e.context_tokens), e.batch.bit_count(), e.batch))
+        best = sorted(best, key=lambda e: _plainness((e.batch, e.context_tokens)))
         yield Suspect(
             origin=origin,
             model=derived.configuration.model,
@@ -114,8 +116,11 @@ def _of_program(derived: Derived, ends: Sequence[Ending]) -> Iterator[Suspect]:
         )
 
 
-def _roundness(tokens: int) -> int:
-    return next((place for place, unit in enumerate(ROUND_UNITS) if tokens % unit == 0), len(ROUND_UNITS))
+def _plainness(shape: tuple[int, int]) -> tuple[int, int, int]:
+    """By which shapes are listed: round contexts first, then round batches, then small ones."""
+    batch, context = shape
+    roundness = next((place for place, unit in enumerate(ROUND_UNITS) if context % unit == 0), len(ROUND_UNITS))
+    return roundness, batch.bit_count(), batch
 
 
 def config_tensors(models: Sequence[str], message: Message, shape: tuple[int, int] | None) -> list[Named]:
