@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import BIG, CONFIGS, NANO, ROOT, Ask
-from vram_ledger.analysis.public.figures import PUBLIC
+from vram_ledger.analysis.ground.figures import PUBLIC
 from vram_ledger.analysis.public.protocols import read_told
 from vram_ledger.harness.emulation import build, wheel
 from vram_ledger.harness.emulation.build import LIBRARIES, built_stubs

@@ -13,14 +13,18 @@ import pytest
 from tests.conftest import ROOT
 from tests.invoked import Result, invoke
 from vram_ledger.analysis.ground.cards import card_of
+from vram_ledger.analysis.ground.figures import PUBLIC, FromRuntime, read_figures
+from vram_ledger.analysis.ground.printed import FigureError, Range, read_printed
 from vram_ledger.analysis.predicting.library import Library
 from vram_ledger.analysis.public.evidence import Row, addresses, evidence_markdown, published_rows
 from vram_ledger.analysis.public.expressions import range_of, shapes_of, sizes_of
-from vram_ledger.analysis.public.figures import PUBLIC, read_figures
-from vram_ledger.analysis.public.printed import FigureError, Range, read_printed
+from vram_ledger.analysis.serving.held import said
+from vram_ledger.analysis.serving.model import read_served
 from vram_ledger.home import GPUS, MODELS
 
 BIG = MODELS / "qwen3.5-27b.json"
+RUNTIME = 'runtime = "vllm", term = "x", model = "qwen3.5-9b"'
+WEIGHTS = ("vllm", "weights")
 NEEDED = 'name = "a"\naddress = "o/r#1"\nran = "x"\nquantity = "y"\n'
 
 
@@ -61,14 +65,26 @@ def test_six_peaks_of_the_small_model_are_equal_to_the_byte(rows: list[Row]) -> 
     assert ["equal"] * 6 == list(found.values())
 
 
-@pytest.mark.parametrize(
-    ("model", "tower", "printed"),
-    [("27b", 0, "50.22 GiB"), ("27b", 1, "51.10 GiB"), ("9b", 1, "17.66 GiB"), ("0.8b", 1, "1.72 GiB")],
-)
-def test_weights_that_vllm_prints_are_inside_two_digits(model: str, tower: int, printed: str) -> None:
-    shapes, sizes = sizes_of(MODELS / f"qwen3.5-{model}.json")
-    found = range_of(f"vllm_weights(positions, tower={tower})", shapes, sizes, {})
-    assert read_printed(printed).range.meets(found)
+def test_weights_that_vllm_prints_are_inside_two_digits(rows: list[Row]) -> None:
+    own = [r for r in rows if isinstance(a := r.figure.answer, FromRuntime) and (a.runtime, a.term) == WEIGHTS]
+    assert {"50.22 GiB", "51.1 GiB", "17.66 GiB", "18.12 GiB", "1.72 GiB"} == {r.figure.printed.text for r in own}
+    assert {"agrees"} == {r.standing for r in own}
+
+
+@pytest.mark.parametrize(("model", "tower", "term_text"), [("27b", 0, True), ("27b", 1, False), ("9b", 1, False)])
+def test_an_expression_and_a_runtime_give_the_same_weights(model: str, tower: int, term_text: bool) -> None:
+    name = f"qwen3.5-{model}"
+    shapes, sizes = sizes_of(MODELS / f"{name}.json")
+    own = FromRuntime(runtime="vllm", term="weights", model=name, text=term_text)
+    assert said(own, read_served(MODELS / f"{name}.json", name)) == range_of(
+        f"vllm_weights(positions, tower={tower})", shapes, sizes, {}
+    )
+
+
+def test_no_figure_is_there_twice(rows: list[Row]) -> None:
+    """Of one address, one quantity of one run is printed once."""
+    keys = [(f.address or f.found, f.ran, f.quantity, f.printed.text) for f in (row.figure for row in rows)]
+    assert len(set(keys)) == len(keys)
 
 
 def test_every_figure_with_which_we_disagree_says_what_was_tried(rows: list[Row]) -> None:
@@ -278,13 +294,20 @@ def test_an_expression_that_is_none_is_refused_in_a_line(tmp_path: Path, express
         ('printed = "5 B"\ntried = "t"\napart = "1 B"', "apart is the difference of an answer"),
         ('printed = "5 B"\nsize = "5 B"', "unknown field 'size'"),
         ('printed = "many"\ntried = "t"', "is no figure with a unit"),
-        ('printed = "5 B"\nanswer = { guess = 5 }', "one of protocol, program, card, expression"),
+        ('printed = "5 B"\nanswer = { guess = 5 }', "one of protocol, program, card, expression, runtime"),
         ('printed = "5 B"\nanswer = { protocol = "none", at = "x" }', "no protocol is called 'none'"),
         ('printed = "5 B"\nanswer = { card = "rtx-9999" }', "no GPU is labelled 'rtx-9999'"),
         ('printed = "5 B"\nanswer = { quantity = "peak", program = { model = "qwen3.5-9b" } }', "none of requested"),
         ('printed = "5 B"\nanswer = { quantity = "asked", program = { model = "qwen3.5-9b" } }', "runs out of memory"),
         ('printed = "5 B"\nanswer = { quantity = "asked", program = { model = "qwen9" } }', "no model is named"),
         ('printed = "5 B"\nanswer = { expression = "a", given = { a = 5 } }', "given.a is as printed"),
+        (
+            'printed = "5 B"\nanswer = { runtime = "vllm", term = "x" }',
+            "keyword-only argument: 'model'",
+        ),
+        (f'printed = "5 B"\nanswer = {{ {RUNTIME}, batch = true }}', "batch is a whole number, got True"),
+        (f'printed = "5 B"\nanswer = {{ {RUNTIME}, prefix_caching = 1 }}', "prefix_caching is true or false, got 1"),
+        (f'printed = "5 B"\nanswer = {{ {RUNTIME} }}', "term 'x' is none of vllm's: block, block size"),
         ('[[figures]]\nname = "a"', "missing ran, quantity, printed"),
         ('[[figures]]\nname = "a"\nran = "x"\nquantity = "y"\nprinted = "5 B"\ntried = "t"', "missing address"),
         ("[[figure]]", "is neither [[figures]] nor [[protocols]]"),

@@ -6,25 +6,29 @@ from fractions import Fraction
 
 from vram_ledger.analysis.derivation.program import OutOfRoom
 from vram_ledger.analysis.ground.cards import GIVEN, card_of, read_amount, section_of
-from vram_ledger.analysis.predicting.configs import config_of
-from vram_ledger.analysis.predicting.library import Library
-from vram_ledger.analysis.predicting.prediction import Prediction
-from vram_ledger.analysis.public.expressions import called, range_of, shapes_of, sizes_of
-from vram_ledger.analysis.public.figures import (
+from vram_ledger.analysis.ground.figures import (
     Figure,
     FromCard,
     FromExpression,
     FromProgram,
     FromProtocol,
+    FromRuntime,
     Protocol,
 )
-from vram_ledger.analysis.public.printed import FigureError, Range
+from vram_ledger.analysis.ground.printed import FigureError, Range
+from vram_ledger.analysis.predicting.configs import config_of
+from vram_ledger.analysis.predicting.library import Library
+from vram_ledger.analysis.predicting.prediction import Prediction
+from vram_ledger.analysis.public.expressions import called, range_of, shapes_of, sizes_of
 from vram_ledger.analysis.public.protocols import Told, read_told, told_range
+from vram_ledger.analysis.serving.held import said
+from vram_ledger.analysis.serving.model import read_served
 from vram_ledger.errors import InputError
 from vram_ledger.home import GPUS
 
 PEAKS = ("requested", "allocated", "reserved")
 FAILED = ("asked", "free", "held")
+RUNTIMES = {"vllm": "vLLM", "sglang": "SGLang"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,8 @@ def answered(figure: Figure, protocols: Mapping[str, Protocol], told: Mapping[st
                 return _by_card(asked, figure)
             case FromExpression() as asked:
                 return _by_expression(asked)
+            case FromRuntime() as asked:
+                return _by_runtime(asked)
     except InputError as error:
         raise FigureError(f"{figure.file}: figure {figure.name!r}: {error}") from error
     raise FigureError(f"{figure.file}: figure {figure.name!r} is not answered")
@@ -119,3 +125,9 @@ def _by_expression(asked: FromExpression) -> Answered:
     found = range_of(asked.expression, shapes, {**sizes, **asked.sizes}, asked.given)
     runtime = any(name.startswith("vllm_") for name in called(asked.expression))
     return Answered(range=found, source="vLLM formula" if runtime else "config", origin=asked.expression)
+
+
+def _by_runtime(asked: FromRuntime) -> Answered:
+    name = RUNTIMES.get(asked.runtime, asked.runtime)
+    found = said(asked, read_served(config_of(asked.model), asked.model))
+    return Answered(range=found, source=f"{name} formula", origin=f"{asked.term}, as {name} has it")

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
+from vram_ledger.analysis.ground.figures import Figure, Protocol, read_published
 from vram_ledger.analysis.ground.markdown import table
 from vram_ledger.analysis.predicting.library import Library
 from vram_ledger.analysis.public.answers import Answered, answered
-from vram_ledger.analysis.public.figures import Figure, Protocol, read_published
 from vram_ledger.analysis.public.protocols import Told
 
 Standing = Literal["stopped agreeing", "difference changed", "agrees now", "disagrees", "not answered", "agrees"]

@@ -22,8 +22,8 @@ from vram_ledger.analysis.formula.terms import (
     kv_bytes_per_token,
     recurrent_bytes_per_sequence,
 )
+from vram_ledger.analysis.ground.printed import FigureError, Range, read_printed
 from vram_ledger.analysis.public import vllm
-from vram_ledger.analysis.public.printed import FigureError, Range, read_printed
 
 Number = int | Fraction
 OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {

@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from vram_ledger.analysis.ground.files import with_rows
-from vram_ledger.analysis.public.printed import FigureError, Range, read_printed
+from vram_ledger.analysis.ground.printed import FigureError, Range, read_printed
 
 SCHEMA = 1
 AMOUNT = r"([\d.]+ [KMG]?i?B(?:ytes)?)"

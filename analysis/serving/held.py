@@ -1,133 +1,114 @@
-"""The formulas of this room against the figures of :data:`CHECKED`: each is asked what the server was asked."""
+"""What the formulas of this room say of a published figure, and of a stock server's plan on an emulated card."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 
+from vram_ledger.analysis.ground.figures import FromRuntime
+from vram_ledger.analysis.ground.printed import Range, read_printed
 from vram_ledger.analysis.serving import llama_cpp, sglang, vllm
-from vram_ledger.analysis.serving.checked import Check
-from vram_ledger.analysis.serving.model import Served, read_served
-from vram_ledger.analysis.serving.plan import Asked, Plan, Span
-from vram_ledger.home import MODELS
+from vram_ledger.analysis.serving.model import Served
+from vram_ledger.analysis.serving.plan import Asked, Plan, ServingError, Span, cache_type, exactly
 
-UNITS: dict[str, int | Fraction] = {
-    "GiB": 2**30,
-    "MiB": 2**20,
-    "bytes": 1,
-    "tokens": 1,
-    "×": 1,
-    "": 1,
-    "%": Fraction(1, 100),
-}
+PLANS: dict[str, Callable[[Asked], Plan]] = {"vllm": vllm.plan, "sglang": sglang.plan, "llama.cpp": llama_cpp.plan}
+LEAST = {"context": 1, "batch": 1, "drafts": 0, "cards": 1}
+MOST = 10**9  # of each of them
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """What is said of a printed figure, in its unit. agrees: whether it can lie within the printed digits."""
-
-    check: Check
-    least: float
-    most: float
-    agrees: bool
-
-
-def held(check: Check) -> Held:
-    """A figure beside what its formula says now."""
-    model = read_served(MODELS / f"{check.model}.json", check.model)
-    least, most = digits(check.printed)
-    if check.runtime == "vllm" and check.term in ("concurrency", "cache size") and not check.pool:
-        said = _whole_blocks(check, model, least, most)
-    else:
-        unit = UNITS.get(check.unit, 1)
-        low, high = _said(check, model)
-        said = Fraction(low) / unit, Fraction(high) / unit
-    return Held(
-        check=check,
-        least=float(said[0]),
-        most=float(said[1]),
-        agrees=said[0] <= most and said[1] >= least,
-    )
-
-
-def digits(printed: str) -> tuple[Fraction, Fraction]:
-    """What a printed number can stand for: half a unit of its last digit to both sides; a whole number is itself."""
-    half = Fraction(1, 2 * 10 ** len(printed.partition(".")[2])) if "." in printed else Fraction(0)
-    value = Fraction(printed)
-    return value - half, value + half
+def said(asked: FromRuntime, model: Served) -> Range:
+    """What a term comes to, in bytes or in its own unit; :class:`ServingError` names those that there are."""
+    if asked.runtime not in PLANS:
+        raise ServingError(f"runtime {asked.runtime!r} is none of {', '.join(PLANS)}")
+    for name, least in LEAST.items():
+        if not least <= getattr(asked, name) <= MOST:
+            raise ServingError(f"{name} is from {least} to {MOST:,}, got {getattr(asked, name)}")
+    special = SPECIAL.get((asked.runtime, asked.term))
+    if special is not None:
+        value = Fraction(special(asked, model))
+        return Range(least=value, most=value)
+    plan = PLANS[asked.runtime](question(asked, model, _pool(asked, model)))
+    known = {figure.name: (Fraction(figure.least), Fraction(figure.most)) for figure in plan.figures}
+    known |= {term.name: (Fraction(term.least_bytes), Fraction(term.most_bytes)) for term in plan.terms}
+    known |= {
+        term.name: (Fraction(term.least_bytes * asked.batch), Fraction(term.most_bytes * asked.batch))
+        for term in plan.requests
+    }
+    if asked.term not in known:
+        names = [*known, *(name for runtime, name in SPECIAL if runtime == asked.runtime and name not in known)]
+        without = "" if asked.pool else "; with pool there are more"
+        raise ServingError(f"term {asked.term!r} is none of {asked.runtime}'s: {', '.join(names)}{without}")
+    least_, most_ = known[asked.term]
+    return Range(least=least_, most=most_)
 
 
 def printed_pool(printed: str) -> Span:
-    """A pool as printed, such as "55.08GiB"."""
-    number, unit = printed[:-3], UNITS[printed[-3:]]
-    least, most = digits(number)
-    return Span(least=int(least * unit), most=int(most * unit))
+    """A pool as printed, such as "55.08GiB"; a whole number is itself."""
+    found = read_printed(printed)
+    return _span(found.range) if found.decimals else exactly(int(found.value))
 
 
-def asked_of(check: Check, model: Served, pool: Span | None = None) -> Asked:
+def question(asked: FromRuntime, model: Served, pool: Span | None = None) -> Asked:
     """The question that a figure answers."""
     return Asked(
         model=model,
-        text=check.text,
-        context_tokens=check.context_tokens,
-        kv_type=check.kv_type,
-        prefix_caching=check.prefix_caching if check.runtime != "llama.cpp" else None,
-        drafts=check.drafts,
-        cards=check.cards,
+        text=asked.text,
+        context_tokens=asked.context,
+        kv_type=asked.kv_type,
+        prefix_caching=asked.prefix_caching,
+        drafts=asked.drafts,
+        cards=asked.cards,
         pool=pool,
     )
 
 
-def _whole_blocks(check: Check, model: Served, least: Fraction, most: Fraction) -> tuple[Fraction, Fraction]:
-    """What the whole number of blocks gives that comes nearest to a figure."""
-    kv = vllm.CACHE_TYPES[check.kv_type or "auto"]
-    blocks = vllm.blocks_of(model, kv, check.drafts, check.cards)
-    request = blocks.request(check.context_tokens, check.prefix_caching, check.drafts)
-    per_block = Fraction(check.context_tokens if check.term == "cache size" else 1, request)
-    count = -(-least // per_block)
-    said = Fraction(count * per_block)
-    said = Fraction(int(said)) if check.term == "cache size" else said
-    return said, said
+def _pool(asked: FromRuntime, model: Served) -> Span | None:
+    """The pool; in tokens, as vLLM prints it from 0.20 on, it is the fewest whole blocks that have so many."""
+    if not asked.pool:
+        return None
+    printed = read_printed(asked.pool)
+    if printed.unit != "tokens":
+        return _span(printed.range)
+    if asked.runtime != "vllm":
+        raise ServingError(f"pool: {asked.runtime} has one in bytes, got {asked.pool!r}")
+    blocks = _blocks(asked, model)
+    request = blocks.request(asked.context, bool(asked.prefix_caching), asked.drafts)
+    return exactly(-(-int(printed.value) * request // asked.context) * blocks.bytes)
 
 
-def _said(check: Check, model: Served) -> tuple[int | Fraction, int | Fraction]:
-    special = SPECIAL.get((check.runtime, check.term))
-    if special is not None:
-        value = special(check, model)
-        return value, value
-    plans: dict[str, Callable[[Asked], Plan]] = {"vllm": vllm.plan, "llama.cpp": llama_cpp.plan}
-    pool = printed_pool(check.pool) if check.pool else None
-    plan = plans[check.runtime](asked_of(check, model, pool))
-    for term in plan.requests:
-        if term.name == check.term:
-            return term.least_bytes * check.batch, term.most_bytes * check.batch
-    found = next(figure for figure in plan.figures if figure.name == check.term)
-    return Fraction(found.least), Fraction(found.most)
+def _span(own: Range) -> Span:
+    return Span(least=int(own.least), most=int(own.most))
 
 
-def _vllm_loading(check: Check, model: Served) -> int:
-    terms = vllm.plan(asked_of(check, model)).terms
-    return sum(term.least_bytes for term in terms)
+def _blocks(asked: FromRuntime, model: Served) -> vllm.Blocks:
+    return vllm.blocks_of(model, cache_type(asked.kv_type, vllm.CACHE_TYPES, "auto", "vLLM"), asked.drafts, asked.cards)
 
 
-def _vllm_padding(check: Check, model: Served) -> Fraction:
-    blocks = vllm.blocks_of(model, vllm.CACHE_TYPES[check.kv_type or "auto"], check.drafts, check.cards)
-    return Fraction(blocks.page_bytes - blocks.state_page_bytes, blocks.state_page_bytes)
+def _vllm_loading(asked: FromRuntime, model: Served) -> int:
+    return sum(term.least_bytes for term in vllm.plan(question(asked, model)).terms)
 
 
-def _sglang_keys(check: Check, model: Served) -> int:
-    return sglang.token_bytes(model, sglang.CACHE_TYPES[check.kv_type]) // 2 * check.context_tokens
+def _vllm_padding(asked: FromRuntime, model: Served) -> Fraction:
+    blocks = _blocks(asked, model)
+    if not blocks.state_page_bytes:
+        raise ServingError(f"{model.name}: it has no states, so no page is padded")
+    return 100 * Fraction(blocks.page_bytes - blocks.state_page_bytes, blocks.state_page_bytes)
 
 
-SPECIAL: dict[tuple[str, str], Callable[[Check, Served], int | Fraction]] = {
+def _sglang_keys(asked: FromRuntime, model: Served) -> int:
+    kv = cache_type(asked.kv_type, sglang.CACHE_TYPES, "auto", "SGLang")
+    return sglang.token_bytes(model, kv, asked.cards) // 2 * asked.context
+
+
+# Terms that a log prints and a plan has otherwise or not: percent, requests, or bytes. batch: slots, or sequences.
+SPECIAL: dict[tuple[str, str], Callable[[FromRuntime, Served], int | Fraction]] = {
     ("vllm", "weights"): _vllm_loading,
     ("vllm", "padding"): _vllm_padding,
-    ("sglang", "ssm"): lambda check, model: (check.batch + sglang.SPARE_SLOTS) * sglang.ssm_bytes(model),
-    ("sglang", "conv"): lambda check, model: (check.batch + sglang.SPARE_SLOTS) * sglang.conv_bytes(model),
+    ("sglang", "ssm"): lambda a, model: (a.batch + sglang.SPARE_SLOTS) * sglang.ssm_bytes(model, a.cards),
+    ("sglang", "conv"): lambda a, model: (a.batch + sglang.SPARE_SLOTS) * sglang.conv_bytes(model, cards=a.cards),
     ("sglang", "KV cache"): _sglang_keys,
-    ("sglang", "state page"): lambda check, model: sglang.state_bytes(model) // model.n_linear,
-    ("sglang", "running"): lambda check, model: check.batch // sglang.SLOTS_CACHED,
-    ("sglang", "draft ssm"): lambda check, model: sglang.draft_ssm_bytes(model, check.batch, check.drafts),
-    ("sglang", "draft conv"): lambda check, model: sglang.draft_conv_bytes(model, check.batch, check.drafts),
-    ("llama.cpp", "R"): lambda check, model: llama_cpp.columns_bytes(model, check.drafts) * check.batch,
-    ("llama.cpp", "S"): lambda check, model: llama_cpp.matrices_bytes(model, check.drafts) * check.batch,
+    ("sglang", "state page"): lambda a, model: vllm.state_page_bytes(model, cards=a.cards),
+    ("sglang", "running"): lambda a, model: a.batch // sglang.SLOTS_CACHED,
+    ("sglang", "draft ssm"): lambda a, model: sglang.draft_ssm_bytes(model, a.batch, a.drafts, a.cards),
+    ("sglang", "draft conv"): lambda a, model: sglang.draft_conv_bytes(model, a.batch, a.drafts, a.cards),
+    ("llama.cpp", "R"): lambda a, model: llama_cpp.columns_bytes(model, a.drafts) * a.batch,
+    ("llama.cpp", "S"): lambda a, model: llama_cpp.matrices_bytes(model, a.drafts) * a.batch,
 }

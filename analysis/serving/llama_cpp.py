@@ -7,8 +7,8 @@ which tensors are on the card, ``src/llama-model.cpp`` (the embedding is not, un
 ``--fit`` leaves free, ``common/arg.cpp``, ``--fit-target``.
 """
 
-from vram_ledger.analysis.serving.checked import logs_of
 from vram_ledger.analysis.serving.checkpoint import EMBEDDING, HEAD, MTP, VISION
+from vram_ledger.analysis.serving.logs import logs_of
 from vram_ledger.analysis.serving.model import Served
 from vram_ledger.analysis.serving.plan import (
     POOL,

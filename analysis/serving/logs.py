@@ -1,72 +1,44 @@
-"""What logs, and stock servers on emulated cards, say of the memory that no formula here has.
+"""What published logs say of a server (``results/public/*.toml``): how many hold a formula, and what has none.
 
 Activations, what is outside torch, and CUDA graphs depend on the model, on how many tokens are batched and on the
-version. So of real logs it is an interval and no figure: the least and the most that they printed. The activations of a
+version. So of real logs it is an interval and no figure: the least and the most that they print. The activations of a
 model that the stock server was started with on an emulated card (``results/oracle/``) are its own figure.
 """
 
-from dataclasses import dataclass
+import functools
 
+from vram_ledger.analysis.ground.figures import Figure, FromRuntime, read_published
 from vram_ledger.analysis.serving.oracle import Planned, read_records
 from vram_ledger.analysis.serving.plan import Span
 from vram_ledger.home import RESULTS
 
-GIB = 2**30
+NO_FORMULA = ("activation peak", "outside torch", "CUDA graphs")  # quantities of figures that have no answer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overhead:
-    """What a log of vLLM printed of one card, in GiB as printed, and where it is."""
-
-    address: str
-    what: str
-    activation_gib: str | None = None
-    non_torch_gib: str | None = None
-    graphs_gib: str | None = None
+@functools.cache
+def published() -> tuple[Figure, ...]:
+    """The published figures, read once."""
+    return tuple(read_published()[0])
 
 
-OVERHEADS = (
-    Overhead(
-        address="vllm-project/vllm#50722",
-        what="Qwen3.5-35B-A3B, four A100 80 GB, utilization 0.85",
-        activation_gib="5.66",
-        non_torch_gib="0.13",
-        graphs_gib="1.34",
-    ),
-    Overhead(address="vllm-project/vllm#50722", what="the same, another start: estimated", graphs_gib="2.22"),
-    Overhead(
-        address="vllm-project/vllm#15815",
-        what="Qwen2.5-32B, two L40S",
-        activation_gib="1.26",
-        non_torch_gib="0.30",
-    ),
-    Overhead(
-        address="vllm-project/vllm#17327",
-        what="Qwen3-30B-A3B in 4 bits, one 3090, 8 sequences",
-        activation_gib="0.12",
-        non_torch_gib="0.06",
-    ),
-    Overhead(
-        address="vllm-project/vllm#13882",
-        what="Qwen2.5-7B in 4 bits, one 4060",
-        activation_gib="1.42",
-        non_torch_gib="0.03",
-    ),
-    Overhead(
-        address="at0rp1d0i-cell/peephole reports/p0-model/model-report.md",
-        what="Qwen3.8-27B with its vision tower, RTX PRO 6000, 8,192 batched tokens, vLLM 0.29.0",
-        activation_gib="2.58",
-    ),
-    Overhead(address="vllm-project/vllm#39559", what="Qwen3.5, GGUF, 51 + 35 graphs: estimated", graphs_gib="1.62"),
-    Overhead(address="gpustack/runner#251", what="two cards, 16 graphs: estimated", graphs_gib="0.36"),
-    Overhead(address="noonghunna/club-3090#434", what="Qwen3.6-27B, two 3090, 5 graphs: estimated", graphs_gib="0.09"),
-)
+def logs_of(runtime: str, term: str) -> int:
+    """How many logs a term is held against and agrees with, each counted once; all that is printed of a pool tells its
+    blocks."""
+    return len(
+        {
+            figure.address or figure.found
+            for figure in published()
+            if isinstance(own := figure.answer, FromRuntime)
+            and (own.runtime, figure.apart) == (runtime, None)
+            and (own.term == term or (term == "blocks" and own.pool and not own.pool.endswith("tokens")))
+        }
+    )
 
 
-def seen(field: str) -> tuple[Span, int]:
-    """The least and the most that logs printed of a field of :class:`Overhead`, in bytes, and how many did."""
-    found = [float(value) for one in OVERHEADS if (value := getattr(one, field)) is not None]
-    return Span(least=int(min(found) * GIB), most=int(max(found) * GIB)), len(found)
+def seen(quantity: str) -> tuple[Span, int]:
+    """The least and the most that logs of vLLM printed of one of :data:`NO_FORMULA`, in bytes, and how many did."""
+    found = [int(figure.printed.value) for figure in published() if figure.quantity == quantity and not figure.answer]
+    return Span(least=min(found), most=max(found)), len(found)
 
 
 def planned() -> list[Planned]:

@@ -8,7 +8,7 @@ Read in sgl-project/sglang in 2026: the split, slots and running requests, ``srt
 
 from fractions import Fraction
 
-from vram_ledger.analysis.serving.checked import logs_of
+from vram_ledger.analysis.serving.logs import logs_of
 from vram_ledger.analysis.serving.model import Served
 from vram_ledger.analysis.serving.plan import (
     POOL,

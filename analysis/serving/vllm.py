@@ -12,9 +12,8 @@ Read in vllm-project/vllm at release 0.20 and after. The block of a hybrid: ``vl
 from dataclasses import dataclass
 from fractions import Fraction
 
-from vram_ledger.analysis.serving.checked import logs_of
 from vram_ledger.analysis.serving.loading import loaded_bytes
-from vram_ledger.analysis.serving.logs import activation, planned, seen
+from vram_ledger.analysis.serving.logs import NO_FORMULA, activation, logs_of, planned, seen
 from vram_ledger.analysis.serving.model import MROPE_STRETCH, Served
 from vram_ledger.analysis.serving.plan import (
     POOL,
@@ -224,13 +223,12 @@ def _beside(asked: Asked) -> tuple[Term, ...]:
     """What vLLM measures at its start and leaves out of the pool."""
     assert asked.card is not None
     emulated = activation(planned(), "vllm", asked.model.name, asked.text, asked.card.label)
-    fields = {"activation_gib": "activation peak", "non_torch_gib": "outside torch", "graphs_gib": "CUDA graphs"}
     found = []
-    for field, name in fields.items():
-        span, count = seen(field)
-        least = 0 if field == "graphs_gib" else span.least  # eager, or a release that does not count them
+    for name in NO_FORMULA:
+        span, count = seen(name)
+        least = 0 if name == "CUDA graphs" else span.least  # eager, or a release that does not count them
         source = f"not known: the least and most of {count} logs of other models and cards"
-        if field == "activation_gib" and emulated is not None:
+        if name == "activation peak" and emulated is not None:
             eager, source = emulated
             span = Span(least=eager.least, most=max(eager.most, cold_compile_bytes(asked.model)))
             least = span.least

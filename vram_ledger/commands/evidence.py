@@ -13,8 +13,8 @@ from vram_ledger.home import MODELS, RUNS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from vram_ledger.analysis.ground.figures import Figure, Protocol
     from vram_ledger.analysis.public.evidence import Row
-    from vram_ledger.analysis.public.figures import Figure, Protocol
     from vram_ledger.analysis.public.protocols import Told
 
 PACKAGES = ("torch", "transformers", "flash-linear-attention", "triton")
@@ -54,7 +54,7 @@ def show_evidence(
 
 def _read(paths: "Sequence[Path] | None") -> "tuple[list[Figure], dict[str, Protocol]]":
     """The figures of the files, or the published ones; and the protocols of both, by name."""
-    from vram_ledger.analysis.public.figures import read_all, read_published
+    from vram_ledger.analysis.ground.figures import read_all, read_published
 
     published, known = read_published()
     if not paths:
@@ -67,7 +67,7 @@ def _read(paths: "Sequence[Path] | None") -> "tuple[list[Figure], dict[str, Prot
 
 
 def _needed(figures: "Iterable[Figure]", protocols: "dict[str, Protocol]") -> "list[Protocol]":
-    from vram_ledger.analysis.public.figures import FromProtocol
+    from vram_ledger.analysis.ground.figures import FromProtocol
 
     names = dict.fromkeys(f.answer.protocol for f in figures if isinstance(f.answer, FromProtocol))
     return [protocols[name] for name in names if name in protocols]
@@ -79,8 +79,8 @@ def _run(protocol: "Protocol", results: Path | None) -> "Told":
     import subprocess
     import sys
 
+    from vram_ledger.analysis.ground.figures import PUBLIC
     from vram_ledger.analysis.ground.files import put
-    from vram_ledger.analysis.public.figures import PUBLIC
     from vram_ledger.analysis.public.protocols import Told, told_text
 
     if not protocol.script.is_file():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vram_ledger.analysis.public.printed import FigureError, Printed, read_printed
+from vram_ledger.analysis.ground.printed import FigureError, Printed, read_printed
 from vram_ledger.home import RESULTS
 
 PUBLIC = RESULTS / "public"
@@ -60,6 +60,29 @@ class FromExpression:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FromRuntime:
+    """A server's own term, as ``make predict RUNTIME=`` has it. pool: as printed, in bytes or, of vLLM, in tokens.
+
+    context: of the longest request. batch: sequences, or slots of states. cards: that share the model.
+    """
+
+    runtime: str
+    term: str
+    model: str
+    text: bool = False
+    context: int = 4096
+    batch: int = 1
+    kv_type: str = ""
+    prefix_caching: bool | None = None
+    drafts: int = 0
+    cards: int = 1
+    pool: str = ""
+
+
+Answer = FromProtocol | FromProgram | FromCard | FromExpression | FromRuntime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
     """One published figure.
 
@@ -76,7 +99,7 @@ class Figure:
     versions: str
     quantity: str
     printed: Printed
-    answer: FromProtocol | FromProgram | FromCard | FromExpression | None
+    answer: Answer | None
     apart: Printed | None
     tried: str
     file: Path
@@ -98,12 +121,14 @@ class Protocol:
         return self.folder / "protocols" / f"{self.name}.json"
 
 
-KINDS: dict[str, type[FromProtocol | FromProgram | FromCard | FromExpression]] = {
+KINDS: dict[str, type[Answer]] = {
     "protocol": FromProtocol,
     "program": FromProgram,
     "card": FromCard,
     "expression": FromExpression,
+    "runtime": FromRuntime,
 }
+SIMPLE: dict[Any, str] = {int: "a whole number", str: "text", bool: "true or false", bool | None: "true or false"}
 REQUIRED = ("name", "ran", "quantity", "printed")
 FREE = ("address", "found", "card", "versions", "tried")
 KNOWN = {*REQUIRED, *FREE, "unit", "finely", "answer", "apart"}
@@ -182,7 +207,7 @@ def _figure(path: Path, number: int, entry: dict[str, Any]) -> Figure:
     )
 
 
-def _answer(entry: object) -> FromProtocol | FromProgram | FromCard | FromExpression:
+def _answer(entry: object) -> Answer:
     kinds = [kind for kind in KINDS if kind in entry] if isinstance(entry, dict) else []
     if not isinstance(entry, dict) or not kinds:
         raise FigureError(f"answer is a table with one of {', '.join(KINDS)}")
@@ -200,10 +225,10 @@ def _answer(entry: object) -> FromProtocol | FromProgram | FromCard | FromExpres
     if unknown := [name for name in fields if name not in types]:
         raise FigureError(f"answer has no field {unknown[0]!r}; by {kind} it has {', '.join(types)}")
     for name, value in fields.items():
-        wanted = {int: "a whole number", str: "text"}.get(types[name], "a table")
-        right = isinstance(value, types[name]) if types[name] in (int, str) else isinstance(value, dict)
-        if not right or isinstance(value, bool):
-            raise FigureError(f"answer: {name} is {wanted}, got {value!r}")
+        simple = types[name] in SIMPLE
+        right = isinstance(value, types[name] if simple else dict)
+        if not right or (isinstance(value, bool) and types[name] is int):
+            raise FigureError(f"answer: {name} is {SIMPLE.get(types[name], 'a table')}, got {value!r}")
     _check_tables(fields)
     try:
         return cls(**fields)

@@ -19,7 +19,7 @@ BYTES = {
     "TiB": 2**40,
 }
 NUMBER = re.compile(r"([+\-−]?)\s*(\d{1,3}(?:,\d{3})+|\d+)(?:\.(\d+))?\s*([A-Za-z%×].*)?", re.ASCII)
-COUNTED = ("B", "B/token", "tokens", "blocks", "slots")  # whole numbers are exact in these
+COUNTED = ("B", "B/token", "tokens", "blocks", "slots", "requests")  # whole numbers are exact in these
 
 
 class FigureError(InputError):
