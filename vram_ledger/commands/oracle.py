@@ -12,7 +12,7 @@ from rich.table import Table
 from vram_ledger.analysis.estimators.vllm_pool import attention_block_tokens, block_bytes, state_groups
 from vram_ledger.analysis.formula.config import read_config
 from vram_ledger.analysis.formula.shapes import float32_elements, resident_parameters
-from vram_ledger.analysis.serving.oracle import Compared, Layout, compared, read_record
+from vram_ledger.analysis.serving.oracle import Compared, Layout, Planned, compared, read_record
 from vram_ledger.commands.measure import ModelOption
 from vram_ledger.harness.asked import DEFAULT_MODEL
 from vram_ledger.harness.oracle.asked import ask, question
@@ -24,8 +24,12 @@ from vram_ledger.names import tokens
 GIB = 2**30
 # Rows of the rotary table a position (qwen3_vl.py, mrope_positions_factor): 0.33.0 has one where it drops no video
 # tokens, and 4 MiB of something beside; a log of 0.30.0 still prints what four give.
-TABLE_TIMES, TABLE_TIMES_BEFORE, ONE_FROM = 1, 4, (0, 33)
+TABLE_TIMES, TABLE_TIMES_BEFORE, CHANGED_IN = 1, 4, (0, 33)
 ELEMENT_BYTES = 2
+# vllm/platforms/interface.py and model_executor/layers/mamba/gdn/qwen_gdn_linear_attn.py (0.33.0): where prefixes are
+# cached and a prefill's kernel leaves states on its way, as FlashInfer's does every 64 tokens, a block is a multiple of
+# that (the 27B's is 832 on an H100, not 784) and a request keeps one more copy of its states.
+CHECKPOINT_TOKENS = 64
 # "Model loading took" counts the allocator's blocks: each tensor is rounded up to 512 B, and the vision tower's tensors
 # of some MB leave rests of segments that are too small to be split off.
 MOST_ROUNDING_BYTES = 24 * 2**20
@@ -56,31 +60,34 @@ def ask_runtime(
     )
     for path, start in ask(asked, results, lambda line: _tell(console, line)):
         console.print(_table(start))
-        console.print(
-            _held(compared(read_record(path), layout_of(asked.config_file, asked.variant, asked.versions[runtime])))
-        )
+        planned = read_record(path)
+        console.print(_held(compared(planned, layout_of(asked.config_file, planned))))
         console.print(f"written to {path}\n", soft_wrap=True, markup=False)
     console.print(NOT_EMULATED, style="cyan", soft_wrap=True)
 
 
-def layout_of(config_file: Path, variant: str, version: str) -> Layout:
-    """What our formulas say of a model in a release of vLLM.
+def layout_of(config_file: Path, planned: Planned) -> Layout:
+    """What our formulas say of the model of a record, as that release of vLLM ran it.
 
     The rotary table, kept once for all layers: ``vllm/model_executor/layers/rotary_embedding/mrope.py``. What a
     checkpoint stores in float32 stays so.
     """
     config = read_config(config_file)
     shapes = config.shapes
-    model_class: ModelClass = "Qwen3_5ForCausalLM" if variant == "text" else "Qwen3_5ForConditionalGeneration"
+    model_class: ModelClass = "Qwen3_5ForCausalLM" if planned.variant == "text" else "Qwen3_5ForConditionalGeneration"
     parameters = ELEMENT_BYTES * (resident_parameters(shapes, model_class) + float32_elements(shapes))
-    release = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    rows = (TABLE_TIMES if release >= ONE_FROM else TABLE_TIMES_BEFORE) * (config.most_context_tokens or 0)
+    release = tuple(int(part) for part in re.findall(r"\d+", planned.version)[:2])
+    rows = (TABLE_TIMES if release >= CHANGED_IN else TABLE_TIMES_BEFORE) * (config.most_context_tokens or 0)
+    checkpoints = planned.prefix_caching and planned.flashinfer_prefill and release >= CHANGED_IN
+    aligned = CHECKPOINT_TOKENS if checkpoints else 1
+    block_tokens = -(-attention_block_tokens(shapes) // aligned) * aligned
     return Layout(
         weights_bytes=parameters + rows * shapes.rotary_dim * ELEMENT_BYTES,
         weights_room_bytes=MOST_ROUNDING_BYTES,
-        block_tokens=attention_block_tokens(shapes),
-        block_bytes=block_bytes(shapes),
+        block_tokens=block_tokens,
+        block_bytes=block_bytes(shapes) // attention_block_tokens(shapes) * block_tokens,
         state_groups=state_groups(shapes),
+        state_copies=1 + planned.prefix_caching + checkpoints,
     )
 
 
