@@ -59,7 +59,7 @@ def test_there_are_records_of_every_published_weight_on_two_cards() -> None:
 
 @pytest.mark.parametrize("planned", RECORDS, ids=named)
 def test_record_equals_the_formulas(planned: Planned) -> None:
-    found = compared(planned, layout_of(MODELS / f"{planned.model}.json", planned.variant, planned.version))
+    found = compared(planned, layout_of(MODELS / f"{planned.model}.json", planned))
     assert [] == [one for one in found if not one.agrees]
     assert len(found) == 6
 
@@ -85,10 +85,17 @@ def test_pool_is_what_the_rest_leaves_of_what_was_requested(planned: Planned) ->
 
 @pytest.mark.parametrize("planned", RECORDS, ids=named)
 def test_stored_record_says_what_it_is_and_of_which_config(planned: Planned) -> None:
-    value = json.loads(planned.path.read_text(encoding="utf-8"))
+    text = planned.path.read_text(encoding="utf-8")
+    value = json.loads(text)
     assert ("emulated", NOT_EMULATED) == (value["kind"], value["not_emulated"])
     assert sha256_of(MODELS / f"{planned.model}.json") == value["config_sha256"]
-    assert not [line for line in value["log"] if "/tmp/" in line or "/home/" in line]
+    assert not [place for place in ("/tmp/", "/home/", "site-packages") if place in text]
+
+
+def test_block_ends_where_a_prefill_can_leave_a_state_to_be_cached() -> None:
+    (on_h100,) = [r for r in RECORDS if (r.version, r.card, r.model) == ("0.33.0", "h100", "qwen3.5-27b")]
+    assert (832, True) == (on_h100.block_tokens, on_h100.flashinfer_prefill)
+    assert {784} == {r.block_tokens for r in RECORDS if r.model == "qwen3.5-27b" and r is not on_h100}
 
 
 def test_page_shows_the_stored_records() -> None:
@@ -167,7 +174,8 @@ def test_planted_faults_are_differences(tmp_path: Path) -> None:
     planned |= {"blocks": planned["blocks"] + 1, "block_tokens": 16, "weights_bytes": planned["weights_bytes"] - 2**27}
     path = tmp_path / "one.json"
     path.write_text(json.dumps(value), encoding="utf-8")
-    found = compared(read_record(path), layout_of(MODELS / f"{value['model']}.json", value["variant"], "0.20.1"))
+    read = read_record(path)
+    found = compared(read, layout_of(MODELS / f"{read.model}.json", read))
     assert ["weights, bytes", "block, tokens", "blocks"] == [one.quantity for one in found if not one.agrees]
 
 

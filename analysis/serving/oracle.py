@@ -45,9 +45,10 @@ class Printed:
 class Planned:
     """One start of a server. card: its label; total_bytes: the card's. variant: text or default, with the vision tower.
 
-    version: the server's; versions: all that decide. weights, activation, graphs_estimated, requested, pool: as the
-    server counted them. longest_request_tokens, most_requests, most_batched_tokens, utilization: what it took, given or
-    by default. printed: by its log. starts: in a row with one compile cache, of which this is the last.
+    version: the server's; versions: all that decide. starts: in a row with one compile cache, of which this is the
+    last. weights, activation, graphs_estimated, requested, pool: as the server counted them. longest_request_tokens,
+    most_requests, most_batched_tokens, utilization: what it took, given or by default. flashinfer_prefill: whether
+    FlashInfer's kernel runs the delta rule of a prefill. printed: by its log.
     """
 
     path: Path
@@ -71,6 +72,7 @@ class Planned:
     groups: tuple[Group, ...]
     utilization: float
     prefix_caching: bool
+    flashinfer_prefill: bool
     longest_request_tokens: int
     most_requests: int
     most_batched_tokens: int
@@ -143,6 +145,7 @@ def _planned(path: Path, value: dict[str, Any]) -> Planned:
         groups=tuple(Group(**group) for group in planned["groups"]),
         utilization=float(planned["utilization"]),
         prefix_caching=bool(planned["prefix_caching"]),
+        flashinfer_prefill=any("Using FlashInfer GDN prefill kernel" in line for line in value["log"]),
         printed=printed(value["log"]),
         **numbers,
     )
@@ -193,7 +196,8 @@ def printed(log: list[str]) -> Printed:
 class Layout:
     """What formulas say of a model in a server: bytes of its weights and tables, and the blocks of its pool.
 
-    weights_room_bytes: by how much the server's figure may be more, for the allocator's rounding.
+    weights_room_bytes: by how much the server's figure may be more, for the allocator's rounding. state_copies: that a
+    request keeps of each group's states.
     """
 
     weights_bytes: int
@@ -201,11 +205,12 @@ class Layout:
     block_tokens: int
     block_bytes: int
     state_groups: int
+    state_copies: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """A quantity as the server has it and as a formula has it. room: by how much the server's may be more."""
+    """A quantity as the server has it and as a formula has it. room: by how much they may differ."""
 
     quantity: str
     server: int
@@ -214,8 +219,8 @@ class Compared:
 
     @property
     def agrees(self) -> bool:
-        """Whether they are the same, or the server's is more by no more than the room."""
-        return 0 <= self.server - self.formula <= self.room
+        """Whether they are the same, or differ by no more than the room."""
+        return abs(self.server - self.formula) <= self.room
 
 
 def compared(planned: Planned, layout: Layout) -> tuple[Compared, ...]:
@@ -226,7 +231,7 @@ def compared(planned: Planned, layout: Layout) -> tuple[Compared, ...]:
     """
     blocks = planned.pool_bytes // layout.block_bytes
     length = planned.longest_request_tokens
-    request = -(-length // layout.block_tokens) + layout.state_groups * (2 if planned.prefix_caching else 1)
+    request = -(-length // layout.block_tokens) + layout.state_groups * layout.state_copies
     found = [
         Compared(
             quantity="weights, bytes",

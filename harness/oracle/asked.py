@@ -152,6 +152,7 @@ def ask(question: Question, results: Path, tell: Callable[[str], None]) -> Itera
             begun = monotonic()
             answer, log = answer_of(command, emulation.variables | VARIABLES | cache, question.deadline_s, tell)
             log = log.replace(f"{folder}/", "")
+            answer = json.loads(json.dumps(answer).replace(f"{folder}/", ""))
             start = _start(question, profile, emulation, options, answer, log, starts, round(monotonic() - begun))
             path = file_of(results, start)
             store(path, start)

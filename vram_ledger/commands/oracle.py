@@ -8,9 +8,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from vram_ledger.analysis.derivation.derived_files import version
 from vram_ledger.analysis.serving.loading import loaded_bytes
 from vram_ledger.analysis.serving.model import read_served
-from vram_ledger.analysis.serving.oracle import Compared, Layout, compared, read_record
+from vram_ledger.analysis.serving.oracle import Compared, Layout, Planned, compared, read_record
 from vram_ledger.analysis.serving.vllm import blocks_of, rotary_rows
 from vram_ledger.commands.measure import ModelOption
 from vram_ledger.harness.asked import DEFAULT_MODEL
@@ -20,8 +21,12 @@ from vram_ledger.home import RUNS
 from vram_ledger.names import tokens
 
 GIB = 2**30
-# What a start has in the allocator's pools beside the model: nothing in 12 of 13 starts of 0.20.1, 1.1 MiB in one, and
-# 4 to 6 MiB in those of 0.33.0.
+# vllm/platforms/interface.py and model_executor/layers/mamba/gdn/qwen_gdn_linear_attn.py (0.33.0): where prefixes are
+# cached and a prefill's kernel leaves states on its way, as FlashInfer's does every 64 tokens, a block is a multiple of
+# that (the 27B's is 832 on an H100, not 784) and a request keeps one more copy of its states.
+CHECKPOINT_TOKENS, CHECKPOINTS_FROM = 64, (0, 33)
+# What "Model loading took" differs by: nothing in 14 of 15 starts of 0.20.1, 1.1 MiB in one; −1.8 to 6.4 MiB in those of
+# 0.33.0.
 MOST_ROUNDING_BYTES = 8 * 2**20
 DEFAULT_EMULATED = "a100-80gb"
 MARKS = ("Model loading took", "Available KV cache memory", "Graph capturing", "torch.compile took")
@@ -50,24 +55,27 @@ def ask_runtime(
     )
     for path, start in ask(asked, results, lambda line: _tell(console, line)):
         console.print(_table(start))
-        console.print(
-            _held(compared(read_record(path), layout_of(asked.config_file, asked.variant, asked.versions[runtime])))
-        )
+        planned = read_record(path)
+        console.print(_held(compared(planned, layout_of(asked.config_file, planned))))
         console.print(f"written to {path}\n", soft_wrap=True, markup=False)
     console.print(NOT_EMULATED, style="cyan", soft_wrap=True)
 
 
-def layout_of(config_file: Path, variant: str, version: str) -> Layout:
-    """What our formulas say of a model in a release of vLLM."""
+def layout_of(config_file: Path, planned: Planned) -> Layout:
+    """What our formulas say of the model of a record, as that release of vLLM ran it."""
     model = read_served(config_file, config_file.stem)
     assert model.shapes is not None, "the server is started with models of the family"
-    blocks, rows = blocks_of(model), rotary_rows(model, version)
+    blocks, rows = blocks_of(model), rotary_rows(model, planned.version)
+    checkpoints = planned.prefix_caching and planned.flashinfer_prefill and version(planned.version) >= CHECKPOINTS_FROM
+    aligned = CHECKPOINT_TOKENS if checkpoints else 1
+    block_tokens = -(-blocks.tokens // aligned) * aligned
     return Layout(
-        weights_bytes=loaded_bytes(model.shapes, variant == "text", model.element_bytes, rows),
+        weights_bytes=loaded_bytes(model.shapes, planned.variant == "text", model.element_bytes, rows),
         weights_room_bytes=MOST_ROUNDING_BYTES,
-        block_tokens=blocks.tokens,
-        block_bytes=blocks.bytes,
+        block_tokens=block_tokens,
+        block_bytes=blocks.bytes // blocks.tokens * block_tokens,
         state_groups=blocks.state_groups,
+        state_copies=1 + planned.prefix_caching + checkpoints,
     )
 
 
