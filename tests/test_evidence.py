@@ -131,7 +131,7 @@ def test_the_command_needs_neither_torch_nor_a_second() -> None:
     ("printed", "more", "said"),
     [
         ("30.31 GiB", "", "exit 0: every figure stands as it did"),
-        ("30.33 GiB", "", "exit 1: not as it was: a (stopped agreeing)"),
+        ("30.33 GiB", "", "exit 1: not as it was: a (does not agree)"),
         ("30.33 GiB", 'apart = "-0.02 GiB"\ntried = "t"', "exit 0: every figure stands as it did"),
         ("30.33 GiB", 'apart = "-0.05 GiB"\ntried = "t"', "exit 1: not as it was: a (difference changed)"),
         ("30.31 GiB", 'apart = "-0.02 GiB"\ntried = "t"', "exit 1: not as it was: a (agrees now)"),
@@ -151,7 +151,7 @@ def test_a_figure_without_an_answer_fails_nothing_and_is_listed(tmp_path: Path) 
 def test_json_has_the_same_code_and_every_row(tmp_path: Path) -> None:
     result = told(tmp_path, 'printed = "1 B"\nanswer = { expression = "2" }', options=("--json",))
     found = json.loads(result.stdout)
-    assert (1, 1, 1.0, "stopped agreeing") == (
+    assert (1, 1, 1.0, "does not agree") == (
         result.exit_code, found["exit"], found["rows"][0]["apart"], found["rows"][0]["standing"],
     )  # fmt: skip
 

@@ -11,9 +11,9 @@ from vram_ledger.analysis.predicting.library import Library
 from vram_ledger.analysis.public.answers import Answered, answered
 from vram_ledger.analysis.public.protocols import Told
 
-Standing = Literal["stopped agreeing", "difference changed", "agrees now", "disagrees", "not answered", "agrees"]
+Standing = Literal["does not agree", "difference changed", "agrees now", "disagrees", "not answered", "agrees"]
 ORDER: tuple[Standing, ...] = (
-    "stopped agreeing",
+    "does not agree",
     "difference changed",
     "agrees now",
     "disagrees",
@@ -91,7 +91,7 @@ def _standing(figure: Figure, apart: Fraction | None) -> Standing:
     if apart is None:
         return "agrees now" if known else "agrees"
     if known is None:
-        return "stopped agreeing"
+        return "does not agree"
     return "disagrees" if known.range.least <= apart <= known.range.most else "difference changed"
 
 
@@ -131,7 +131,7 @@ def evidence_markdown(rows: Sequence[Row]) -> Iterator[str]:
             yield from table(HEADER, [_cells(row) for row in own], words=2)
         if own and standing != "agrees":
             yield ""
-            yield from (f"- **{row.figure.name}**: {row.figure.tried}" for row in own)
+            yield from (f"- **{row.figure.name}**: {row.figure.tried}" for row in own if row.figure.tried)
 
 
 def _cells(row: Row) -> list[str]:

@@ -132,4 +132,5 @@ def _print(rows: "Sequence[Row]") -> None:
         if standing != "agrees":
             for row in own:
                 where = row.figure.address or f"“{row.figure.found}”"
-                out.print(f"{row.figure.name}: {where}\n  {row.figure.tried}", markup=False, soft_wrap=True)
+                tried = f"\n  {row.figure.tried}" if row.figure.tried else ""
+                out.print(f"{row.figure.name}: {where}{tried}", markup=False, soft_wrap=True)
