@@ -25,8 +25,7 @@ GIB = 2**30
 # cached and a prefill's kernel leaves states on its way, as FlashInfer's does every 64 tokens, a block is a multiple of
 # that (the 27B's is 832 on an H100, not 784) and a request keeps one more copy of its states.
 CHECKPOINT_TOKENS, CHECKPOINTS_FROM = 64, (0, 33)
-# What "Model loading took" differs by: nothing in 14 of 15 starts of 0.20.1, 1.1 MiB in one; −1.8 to 6.4 MiB in those of
-# 0.33.0.
+# What "Model loading took" differs by: nothing in 14 of 15 starts of 0.20.1, 1.1 MiB in one; −1.8 to 6.4 MiB in 0.33.0.
 MOST_ROUNDING_BYTES = 8 * 2**20
 DEFAULT_EMULATED = "a100-80gb"
 MARKS = ("Model loading took", "Available KV cache memory", "Graph capturing", "torch.compile took")
