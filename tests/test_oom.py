@@ -213,7 +213,7 @@ def test_random_size_is_no_tensor_of_the_model() -> None:
 
 def test_log_is_read_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(f"step 3\n{HATCHLING}\nstep 4\n"))
-    found = json.loads(oom("--json", "--model", "qwen3.5-0.8b").output)
+    found = json.loads(oom("--json", "--model", "qwen3.5-0.8b").stdout)
     assert ("rtx-4090", 65_536) == (found["card"], found["tensors"][0]["tokens"])
 
 

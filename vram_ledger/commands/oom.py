@@ -58,6 +58,8 @@ def decode_message(
     card = _card(gpu, cards_printed(said))
     known = config_tensors(models, said, shape)
     library = Library.of()
+    if said.allocated is not None and said.free is not None:
+        typer.echo(f"Programs of {', '.join(models)} are run in the memory that there was: seconds.", err=True)
     with _progress() as looked:
         found = suspects(library, models, card, said, shape, looked)
     helping = list(_helping(library, card, said, found, known))
