@@ -11,6 +11,7 @@ from tests.conftest import CONFIGS, ROOT
 from tests.invoked import Result, invoke
 from vram_ledger.analysis.formula.config import ConfigError
 from vram_ledger.analysis.messages.message import Message, Printed, read_message
+from vram_ledger.analysis.messages.remedies import rest
 from vram_ledger.analysis.messages.startup import FewStates, NoPool, NotFree, TooLong, read_startup
 from vram_ledger.analysis.messages.suspects import Suspect, cards_printed, config_tensors, suspects
 from vram_ledger.analysis.messages.tensors import named, tensors_of
@@ -62,6 +63,24 @@ def test_other_processes_are_those_of_the_first_message_alone() -> None:
 def test_printed_figure_is_known_to_half_of_its_last_digit() -> None:
     printed = read_message("Tried to allocate 1.00 GiB").asked
     assert Printed(text="1.00 GiB", least_bytes=1_068_373_115, most_bytes=1_079_110_533) == printed
+
+
+def test_share_that_was_set_is_what_the_allocator_could_have_and_nothing_of_the_card_is_lacking() -> None:
+    text = (
+        "Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.25 GiB of which 40.00 GiB is free. 60.00 GiB "
+        "allowed; Of the allocated memory 37.00 GiB is allocated by PyTorch, and 21.50 GiB is reserved by PyTorch but "
+        "unallocated."
+    )
+    message = read_message(text)
+    assert (60 * 2**30, None) == (message.capacity_bytes, message.lacking_bytes)
+    assert ["The process was allowed 60.00 GiB"] == [line[:33] for line in rest(message)]
+
+
+@pytest.mark.parametrize("figure", ["9" * 400, "0." + "9" * 400])
+def test_figure_of_too_many_digits_is_no_figure(figure: str) -> None:
+    with pytest.raises(InputError, match="Tried to allocate"):
+        read_message(f"Tried to allocate {figure} GiB")
+    assert read_startup(f"max_num_seqs ({'9' * 5_000}) exceeds available Mamba cache blocks (184)") is None
 
 
 def test_message_that_is_none_or_too_long_is_refused() -> None:
@@ -143,7 +162,7 @@ def test_config_of_any_model_has_tensors(other_config: Path) -> None:
 def test_config_without_sizes_is_refused_by_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=r"config\.json: "):
+    with pytest.raises(ConfigError, match=r"config\.json(:1)?: "):
         tensors_of(path)
 
 
@@ -164,6 +183,14 @@ def test_known_shape_of_a_run_is_the_only_one_looked_at() -> None:
     shape = int(stored["batch"]), int(stored["context_tokens"])
     assert {(stored["source"], (shape,))} == {(s.origin.source, s.shapes) for s in found_for(stored, shape)}
     assert [] == found_for(stored, (1, 1_000))
+
+
+def test_memory_in_which_not_even_the_model_is_built_has_no_endings() -> None:
+    text = (
+        "Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 1.60 GiB of which 0 bytes is free. Of the "
+        "allocated memory 1.44 GiB is allocated by PyTorch, and 0 bytes is reserved by PyTorch but unallocated."
+    )
+    assert [] == suspects(LIBRARY, ("qwen3.5-0.8b",), None, read_message(text), None)
 
 
 def test_planted_other_figure_names_no_request_exactly() -> None:
@@ -266,6 +293,16 @@ def test_free_memory_of_a_server_s_start_is_read() -> None:
     )
     assert isinstance(found, NotFree)
     assert ("12.18 GiB", "23.56 GiB", 0.92) == (found.free.text, found.total.text, found.utilization)
+
+
+def test_share_that_is_advised_for_sglang_is_the_least_in_which_a_request_is_sure_of_room() -> None:
+    text = "Not enough memory. Please try to increase --mem-fraction-static."
+    found = oom("--message", text, "--model", "qwen3.5-27b", "--gpu", "h100", "--json").stdout
+    advised = json.loads(found)["helping"][0]
+    share = advised.split(" from ")[1].split(" on ")[0]
+    below = f"{float(share) - 0.01:.2f}"
+    asked = ("predict", "--runtime", "sglang", "--gpu", "h100", "--context", 4096)
+    assert [0, 4] == [invoke(*asked, "--utilization", one).exit_code for one in (share, below)]
 
 
 @pytest.mark.parametrize(

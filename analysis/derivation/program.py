@@ -232,6 +232,10 @@ class Program:
         ]
         return self._rooms[id(built)].ended(calls, capacity_bytes)
 
+    def holds_model(self, device: Device, capacity_bytes: int) -> bool:
+        """Whether the model itself can be built in so much memory."""
+        return isinstance(self._build(device, capacity_bytes), CachingAllocator)
+
     def held_by_model(self, device: Device) -> int:
         """What the allocator holds for the model itself, workspace included: allocated bytes before any call."""
         built = self._build(device, None)

@@ -70,11 +70,8 @@ def endings(
 
     shape: batch and context, where they are known: no others are looked at then.
     """
-    reserved = message.reserved_middle_bytes
-    if message.allocated is None or message.free is None or reserved is None:
-        return []
-    capacity, spread = reserved + message.free.middle_bytes, message.reserved_spread_bytes
-    if program.held_by_model(device) > min(message.allocated.most_bytes, capacity - spread):
+    capacity, spread = message.capacity_bytes, message.reserved_spread_bytes
+    if capacity is None or message.allocated is None or program.held_by_model(device) > message.allocated.most_bytes:
         return []
     if shape is not None:
         ranges = [_Range(batch=shape[0], least=shape[1], most=shape[1], slope=1)]
@@ -82,7 +79,7 @@ def endings(
         ranges = _all_ranges(program, device, message.asked, message.allocated)
     memories = (capacity,) if effort == "quick" else (capacity, capacity - spread, capacity + spread)
     found: dict[tuple[int, int], Ending] = {}
-    for memory in memories:
+    for memory in (memory for memory in memories if program.holds_model(device, memory)):
         runs = _Runs(program, device, message, memory)
         for batch in sorted({r.batch for r in ranges}):
             runs.search([r for r in ranges if r.batch == batch], many=effort == "long")

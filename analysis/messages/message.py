@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from vram_ledger.errors import InputError
 
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-SIZE = r"(\d+(?:\.\d+)?) (bytes|KiB|MiB|GiB|TiB)"
+SIZE = r"(\d{1,12}(?:\.\d{1,9})?) (bytes|KiB|MiB|GiB|TiB)"
 LONGEST = 1_000_000  # characters of a text that is looked through
 ASKED = re.compile(rf"Tried to allocate {SIZE}")
 # What is said of it, by field: torch 2.1 and later; then 2.0 and before.
@@ -71,6 +71,24 @@ class Message:
         if self.allocated is None or self.unallocated is None:
             return None
         return self.allocated.middle_bytes + self.unallocated.middle_bytes
+
+    @property
+    def capacity_bytes(self) -> int | None:
+        """What the allocator could have, as far as it is printed: what it held and what was free, or its share."""
+        reserved = self.reserved_middle_bytes
+        if reserved is None or self.free is None:
+            return None
+        room = reserved + self.free.middle_bytes
+        return room if self.allowed is None else min(room, self.allowed.middle_bytes)
+
+    @property
+    def lacking_bytes(self) -> int | None:
+        """What was asked for beyond what was free; ``None`` where that is not said, or a share was full and not the
+        card."""
+        if self.free is None or self.allowed is not None:
+            return None
+        lacking = self.asked.middle_bytes - self.free.middle_bytes
+        return lacking if lacking > 0 else None
 
     @property
     def reserved_spread_bytes(self) -> int:

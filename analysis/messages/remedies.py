@@ -20,7 +20,7 @@ LOSS_TOKENS = 1024
 def rest(message: Message) -> Iterator[str]:
     """What else a message says of the card, and what of that would help."""
     free = message.free.middle_bytes if message.free else None
-    short = None if free is None else message.asked.middle_bytes - free
+    short = message.lacking_bytes
     if message.unallocated is not None and short is not None:
         spare = message.unallocated.middle_bytes
         if spare >= short:
@@ -78,10 +78,9 @@ def of_tensor(found: Named, batch: int) -> Iterator[str]:
 
 def of_program(library: Library, card: Card, message: Message, suspect: Suspect) -> Iterator[str]:
     """What is known of the workload on this card, by predict's own advice, with as much memory as there was."""
-    reserved, free = message.reserved_middle_bytes, message.free
     outside = None
-    if reserved is not None and free is not None:  # the least memory that the figures allow, for it did not suffice
-        outside = max(0, card.most_bytes - reserved - free.middle_bytes + message.reserved_spread_bytes) or None
+    if (capacity := message.capacity_bytes) is not None:  # the least that the figures allow, for it did not suffice
+        outside = max(0, card.most_bytes - capacity + message.reserved_spread_bytes) or None
     batch, context = suspect.shapes[0]
     phase = suspect.phase
 

@@ -1,7 +1,8 @@
 """What a server's failure to start is about, by the formulas of :mod:`analysis.serving`, and what would help."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import product
 from math import ceil, floor
@@ -150,7 +151,8 @@ def _no_pool(failed: NoPool, models: Sequence[Served], card: Card | None) -> Ans
             ),
             helping=(f"--mem-fraction-static above {_up(least):.2f}: from there on something is left for the pool.",),
         )
-    plans = [found for model in models if (found := _plan_of(failed, model, card)) is not None]
+    classes = [(model, text) for model in models for text in dict.fromkeys((not model.vision_parameters, True))]
+    plans = [found for model, text in classes if (found := _plan_of(failed, model, text, card)) is not None]
     about = tuple(f"{name}: {', '.join(parts)}" for name, parts, _ in plans)
     flag = "--gpu-memory-utilization" if failed.runtime == "vllm" else "--mem-fraction-static"
     helping = tuple(
@@ -162,20 +164,26 @@ def _no_pool(failed: NoPool, models: Sequence[Served], card: Card | None) -> Ans
     return Answer(about=about, helping=helping)
 
 
-def _plan_of(failed: NoPool, model: Served, card: Card | None) -> tuple[str, list[str], float] | None:
-    """A model's name, what is on the card beside the pool, and the share of it that one request takes at the most."""
+def _plan_of(failed: NoPool, model: Served, text: bool, card: Card | None) -> tuple[str, list[str], float] | None:
+    """A model's name, what is on the card beside the pool, and the least share of it in which one request is sure to
+    find room, above 1 if there is none."""
     if card is None or model.quantised:
         return None
-    asked = Asked(model=model, text=not model.vision_parameters, context_tokens=LEAST_CONTEXT, card=card)
-    made: Plan = (vllm if failed.runtime == "vllm" else sglang).plan(asked)
+    asked = Asked(model=model, text=text, context_tokens=LEAST_CONTEXT, card=card)
+    planned: Callable[[Asked], Plan] = vllm.plan if failed.runtime == "vllm" else sglang.plan
+
+    def fits(percent: int) -> bool:
+        share = replace(asked, utilization=Fraction(percent, 100))
+        return planned(share).fits(1, LEAST_CONTEXT, sure=True)
+
+    made = planned(asked)
     beside = [term for term in made.terms if term.name != POOL]
     if failed.loaded is not None and not _is_loaded(failed.loaded, made):
         return None
-    needed = sum(term.most_bytes for term in (*beside, *made.requests))
     return (
-        model.name,
+        f"{model.name}{', text alone' if text and model.vision_parameters else ''}",
         [f"{t.name} {sizes_text(t.least_bytes, t.most_bytes)}" for t in beside],
-        _up(Fraction(needed, card.least_bytes)),
+        (bisect_left(range(1, 100), True, key=fits) + 1) / 100,
     )
 
 

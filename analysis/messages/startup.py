@@ -11,21 +11,24 @@ from dataclasses import dataclass
 from vram_ledger.analysis.messages.message import LONGEST, Printed, printed
 from vram_ledger.errors import InputError
 
-GIB = r"(\d+(?:\.\d+)?) (GiB)"
+NUMBER = r"(\d{1,12}(?:\.\d{1,9})?)"
+GIB = rf"{NUMBER} (GiB)"
 TOO_LONG = re.compile(
-    rf"max seq len \((\d+)\), \(?{GIB} KV cache is needed, which is larger than the available KV cache memory \({GIB}\)"
+    rf"max seq len \((\d{{1,12}})\), \(?{GIB} KV cache is needed, which is larger than the available KV cache memory "
+    rf"\({GIB}\)"
 )
 NOT_FREE = re.compile(
-    r"Free memory on device(?: \S+)? \((\d+(?:\.\d+)?)/(\d+(?:\.\d+)?) GiB\) on startup is less than desired "
-    r"GPU memory utilization \((\d?\.?\d+), (\d+(?:\.\d+)?) GiB\)"
+    rf"Free memory on device(?: \S+)? \({NUMBER}/{NUMBER} GiB\) on startup is less than desired GPU memory utilization "
+    rf"\((\d?\.?\d{{1,9}}), {NUMBER} GiB\)"
 )
-FEW_STATES = re.compile(r"max_num_seqs \((\d+)\) exceeds (?:the number of )?available Mamba cache blocks \((\d+)\)")
+FEW_STATES = re.compile(
+    r"max_num_seqs \((\d{1,12})\) exceeds (?:the number of )?available Mamba cache blocks \((\d{1,12})\)"
+)
 NO_BLOCKS = "No available memory for the cache blocks"
 NO_STATIC = re.compile(r"Not enough memory\.? Please try to increase --mem-fraction-static")
 FRACTION = re.compile(r"mem_fraction_static=(\d?\.\d+)")
 LOADED = re.compile(rf"(?:Model loading took|model weights take) {GIB}")
-AVAILABLE = re.compile(r"Available KV cache memory: (-?\d+(?:\.\d+)?) (GiB)")
-AFTER_LOADING = re.compile(r"Load weight end.*?avail mem=(\d+(?:\.\d+)?) GB, mem usage=(\d+(?:\.\d+)?) GB")
+AFTER_LOADING = re.compile(rf"Load weight end.*?avail mem={NUMBER} GB, mem usage={NUMBER} GB")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

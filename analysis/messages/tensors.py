@@ -6,14 +6,13 @@ than chance would bring: a request that is printed as 7.58 GiB is 21 numbers of 
 in a row is a multiple of 16,384 once in 780 times.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vram_ledger.analysis.formula.config import MOST, MOST_LAYERS, ConfigError
+from vram_ledger.analysis.formula.config import MOST, MOST_LAYERS, ConfigError, read_json
 from vram_ledger.analysis.messages.message import Printed
 from vram_ledger.analysis.messages.sizes import sizes_printed
 
@@ -203,10 +202,7 @@ def _roundest(
 
 
 def _sizes(config: Path) -> dict[str, int]:
-    try:
-        data = json.loads(config.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{config}: not JSON ({error})") from error
+    data = read_json(config)
     if not isinstance(data, dict):
         raise ConfigError(f"{config}: expected an object, got {type(data).__name__}")
     text = data.get("text_config", data)

@@ -89,7 +89,9 @@ def _explain_server(failed: "Failed", models: tuple[str, ...], gpu: str, as_json
     from vram_ledger.analysis.serving.model import read_served
 
     card = card_of(gpu, GPUS) if gpu else None
-    answer = explained(failed, [read_served(path, path.stem) for path in map(config_of, models)], card)
+    paths = [config_of(name) for name in models]
+    served = [read_served(path, path.parent.resolve().name if path.stem == "config" else path.stem) for path in paths]
+    answer = explained(failed, served, card)
     code = 0 if answer.about else 4
     if as_json:
         typer.echo(json.dumps({"failed": asdict(failed), **asdict(answer)}, ensure_ascii=False))
