@@ -5,6 +5,7 @@ torch 2.0, sentences from 2.1 on. A figure is printed with two digits after the 
 hundredth of its unit; with another allocator, or none, there is no message.
 """
 
+import dataclasses
 import re
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from vram_ledger.errors import InputError
 
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 SIZE = r"(\d{1,12}(?:\.\d{1,9})?) (bytes|KiB|MiB|GiB|TiB)"
-LONGEST = 1_000_000  # characters of a text that is looked through
+LONGEST = 50_000_000  # characters of a text that is looked through
 ASKED = re.compile(rf"Tried to allocate {SIZE}")
 # What is said of it, by field: torch 2.1 and later; then 2.0 and before.
 FIELDS = {
@@ -73,6 +74,15 @@ class Message:
         return self.allocated.middle_bytes + self.unallocated.middle_bytes
 
     @property
+    def spare_bytes(self) -> int | None:
+        """What was reserved beside the allocated bytes."""
+        if self.unallocated is not None:
+            return self.unallocated.middle_bytes
+        if self.reserved is None or self.allocated is None:
+            return None
+        return max(0, self.reserved.middle_bytes - self.allocated.middle_bytes)
+
+    @property
     def capacity_bytes(self) -> int | None:
         """What the allocator could have, as far as it is printed: what it held and what was free, or its share."""
         reserved = self.reserved_middle_bytes
@@ -117,11 +127,25 @@ def read_message(text: str) -> Message:
         )
     end = said.find("Tried to allocate", asked.end())
     own = said[asked.start() : end if end > 0 else None]
-    return Message(
+    found = Message(
         asked=_printed(asked),
         others=tuple(map(_printed, OTHERS.finditer(own))),
         **{name: _first(forms, own) for name, forms in FIELDS.items()},
     )
+    return _with_own_process(found)
+
+
+def _with_own_process(found: Message) -> Message:
+    """In a container the driver knows a process by another number, and torch names its own as one of the others: what
+    is more than the card has beside this process's reserved memory is this process."""
+    reserved, total = found.reserved_middle_bytes, found.total
+    if found.process is not None or reserved is None or total is None:
+        return found
+    for place, other in enumerate(found.others):
+        if other.most_bytes >= reserved and reserved + other.least_bytes > total.most_bytes:
+            rest = found.others[:place] + found.others[place + 1 :]
+            return dataclasses.replace(found, process=other, others=rest)
+    return found
 
 
 def _first(forms: tuple[str, ...], text: str) -> Printed | None:

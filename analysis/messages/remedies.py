@@ -1,37 +1,40 @@
 """What would have helped a run that was out of memory, each with its figure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vram_ledger.analysis.allocation.settings import Rules
-from vram_ledger.analysis.ground.cards import Card, sizes_text
+from vram_ledger.analysis.ground.cards import Card, read_cards, sizes_text
 from vram_ledger.analysis.messages.message import Message
 from vram_ledger.analysis.messages.suspects import Suspect
 from vram_ledger.analysis.messages.tensors import Named
-from vram_ledger.analysis.predicting.advice import advice
+from vram_ledger.analysis.predicting.advice import NAMED_CARDS, advice
 from vram_ledger.analysis.predicting.configs import variant_with
 from vram_ledger.analysis.predicting.library import Library
 from vram_ledger.analysis.predicting.predictor import Predictor
 from vram_ledger.errors import InputError, NothingKnown
+from vram_ledger.home import GPUS
 
 LOSS_TOKENS = 1024
 
 
-def rest(message: Message) -> Iterator[str]:
-    """What else a message says of the card, and what of that would help."""
+def rest(message: Message, settled: bool) -> Iterator[str]:
+    """What else a message says of the card, and what of that would help.
+
+    settled: whether a program has told what expandable segments would have done.
+    """
     free = message.free.middle_bytes if message.free else None
     short = message.lacking_bytes
-    if message.unallocated is not None and short is not None:
-        spare = message.unallocated.middle_bytes
-        if spare >= short:
+    if (spare := message.spare_bytes) is not None and short is not None:
+        if spare < short:
             yield (
-                f"{message.unallocated.text} were reserved but not allocated, and {sizes_text(short)} were lacking: "
-                "with PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True that may have sufficed."
+                f"Fragmentation is not why: {sizes_text(short)} were lacking, and {sizes_text(spare)} reserved but not "
+                "allocated."
             )
-        else:
+        elif not settled:
             yield (
-                f"Fragmentation is not why: {sizes_text(short)} were lacking, and {message.unallocated.text} reserved "
-                "but not allocated."
+                f"{sizes_text(spare)} were reserved but not allocated, and {sizes_text(short)} were lacking: with "
+                "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True that may have sufficed."
             )
     held = sum(other.middle_bytes for other in message.others)
     if message.others:
@@ -76,6 +79,23 @@ def of_tensor(found: Named, batch: int) -> Iterator[str]:
         yield f"In 16 bits {half} less; as a state of an optimizer in 8 bits {quarter} less."
 
 
+def of_loading(library: Library, models: Sequence[str], card: Card | None, message: Message) -> Iterator[str]:
+    """Whether the weights of models are more than there was; nothing of a model that is not of the family."""
+    for model in models:
+        try:
+            weights = library.predictor(model, "", card).resident_bytes
+        except InputError:
+            continue
+        capacity = message.capacity_bytes or (card.most_bytes if card else None)
+        if capacity is not None and weights > capacity:
+            holding = [c.label for c in sorted(read_cards(GPUS).values(), key=lambda c: c.least_bytes)]
+            named = [label for label in holding if read_cards(GPUS)[label].least_bytes > weights][:NAMED_CARDS]
+            yield (
+                f"The weights of {model}, {sizes_text(weights)}, are more than the {sizes_text(capacity)} that there "
+                f"were. The smallest cards here that may hold them: {', '.join(named) or 'none'}."
+            )
+
+
 def of_program(library: Library, card: Card, message: Message, suspect: Suspect) -> Iterator[str]:
     """What is known of the workload on this card, by predict's own advice, with as much memory as there was."""
     outside = None
@@ -91,5 +111,11 @@ def of_program(library: Library, card: Card, message: Message, suspect: Suspect)
     try:
         found = predictors(0).predict(phase, batch, context)
         yield from advice(predictors, found, 0)
+        other = predictors(0, "expandable_segments").predict(phase, batch, context)
+        if (failed := other.failed) is not None:
+            yield (
+                f"With expandable_segments:True it does not fit either: {sizes_text(failed.failure.asked_bytes)} are "
+                f"asked for then, and {sizes_text(failed.failure.free_bytes)} free."
+            )
     except (InputError, NothingKnown) as error:
         yield f"What else would fit is not known: {error}."

@@ -56,7 +56,7 @@ def suspects(
     Where one ends with all of a message's figures, those that have but some of them are left out. looked: is told
     which program is looked through.
     """
-    programs = [made for model in models for made in library.programs_on(model, card)]
+    programs = [made for model in models for made in _programs(library, model, card)]
     plain = [made for made in programs if variant_of(made[0].derived.configuration) in MODEL_CLASSES]
     others = [made for made in programs if made not in plain]
 
@@ -126,13 +126,19 @@ def _plainness(shape: tuple[int, int]) -> tuple[int, int, int]:
 def config_tensors(models: Sequence[str], message: Message, shape: tuple[int, int] | None) -> list[Named]:
     """The tensors of the models' configs that a message fits, the likeliest first."""
     paths = {model: config_of(model) for model in models}
-    weights = [size for path in paths.values() if (size := _weights(path)) is not None]
+    weights = {model: size for model, path in paths.items() if (size := _weights(path)) is not None}
     allocated = message.allocated
     # A forward pass has all the weights beside it; what has less is still loading them.
-    loading = None
-    if allocated is not None and len(weights) == len(paths):
-        loading = allocated.most_bytes < min(weights)
+    loading = {} if allocated is None else {model: allocated.most_bytes < size for model, size in weights.items()}
     return named({model: tensors_of(path) for model, path in paths.items()}, message.asked, shape, loading)
+
+
+def _programs(library: Library, model: str, card: Card | None) -> list[tuple[Program, Device]]:
+    """The stored programs of a model; a model of another family has none."""
+    try:
+        return list(library.programs_on(model, card))
+    except ConfigError:
+        return []
 
 
 def _weights(path: Path) -> int | None:
@@ -145,7 +151,7 @@ def _weights(path: Path) -> int | None:
 
 def head_source(library: Library, model: str) -> str:
     """The line that makes the logits, as the newest stored program of a model has it; "" where none is stored."""
-    for program, _ in library.programs_on(model, None):
+    for program, _ in _programs(library, model, None):
         for origin in program.derived.origins:
             if origin.module == HEAD:
                 return origin.source

@@ -7,9 +7,10 @@ in a row is a multiple of 16,384 once in 780 times.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from vram_ledger.analysis.formula.config import MOST, MOST_LAYERS, ConfigError, read_json
@@ -143,12 +144,15 @@ def _activations(sizes: dict[str, int]) -> Iterator[Tensor]:
 
 
 def named(
-    tensors: dict[str, list[Tensor]], asked: Printed, shape: tuple[int, int] | None, loading: bool | None
+    tensors: dict[str, list[Tensor]],
+    asked: Printed,
+    shape: tuple[int, int] | None,
+    loading: Mapping[str, bool] = MappingProxyType({}),
 ) -> list[Named]:
     """What a request can be of these models' tensors, the likeliest first; empty if none is likelier than chance.
 
-    shape: batch and context of the run, where they are known: then only what has this size there. loading: whether the
-    weights were not all there when it failed, ``None`` if that is not known.
+    shape: batch and context of the run, where they are known: then only what has this size there. loading: of the
+    models of which that is known, whether not all weights were there: then it is one of them, be it by chance or not.
     """
     owners: dict[Tensor, list[str]] = {}
     for model, own in tensors.items():
@@ -156,11 +160,16 @@ def named(
             owners.setdefault(tensor, []).append(model)
     found: list[Named] = []
     for tensor, models in owners.items():
-        if loading is None or (tensor.kind == "weight") == loading or tensor.element_bytes == 4:
-            for batch, tokens, size, chance in _fits(tensor, asked, shape):
-                whose = tuple(models)
-                found.append(Named(tensor=tensor, batch=batch, tokens=tokens, bytes=size, chance=chance, models=whose))
-    return sorted((one for one in found if one.chance <= MOST_CHANCE), key=lambda one: -one.score)
+        weight, kept = tensor.kind == "weight", tensor.element_bytes == 4
+        whose = tuple(m for m in models if (known := loading.get(m)) is None or known == weight or (kept and not known))
+        if whose:
+            sure = weight and any(loading.get(model) for model in whose)
+            found += [
+                Named(tensor=tensor, batch=batch, tokens=tokens, bytes=size, chance=chance, models=whose)
+                for batch, tokens, size, chance in _fits(tensor, asked, shape)
+                if sure or chance <= MOST_CHANCE
+            ]
+    return sorted(found, key=lambda one: -one.score)
 
 
 def _fits(tensor: Tensor, asked: Printed, shape: tuple[int, int] | None) -> Iterator[tuple[int, int, int, float]]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vram_ledger.analysis.messages.startup import Failed
     from vram_ledger.analysis.messages.suspects import Suspect
     from vram_ledger.analysis.messages.tensors import Named
+    from vram_ledger.analysis.predicting.library import Library
 
 FAMILY = ("qwen3.5-27b", "qwen3.5-9b", "qwen3.5-4b", "qwen3.5-2b", "qwen3.5-0.8b")
 LISTED, LISTED_SHAPES = 4, 4
@@ -68,7 +69,7 @@ def decode_message(
         typer.echo(json.dumps(_as_json(said, card, found, known, helping), ensure_ascii=False))
         raise typer.Exit(code)
     head = head_source(library, models[0]) if any(one.tensor.module == HEAD for one in known) else ""
-    _print(said, card, models, found, known, helping, bool(shape), head)
+    _print(said, card, models, found, known, helping, shape, head)
     raise typer.Exit(code)
 
 
@@ -136,15 +137,17 @@ def _progress() -> "Iterator[Callable[[str], None]]":
 
 
 def _helping(
-    library: object, card: "Card | None", said: "Message", found: "list[Suspect]", known: "list[Named]"
+    library: "Library", card: "Card | None", said: "Message", found: "list[Suspect]", known: "list[Named]"
 ) -> Iterator[str]:
-    from vram_ledger.analysis.messages.remedies import of_program, of_tensor, rest
+    from vram_ledger.analysis.messages.remedies import of_loading, of_program, of_tensor, rest
 
     if found and card is not None:
-        yield from of_program(library, card, said, found[0])  # type: ignore[arg-type]
+        yield from of_program(library, card, said, found[0])
     elif known:
         yield from of_tensor(known[0], known[0].batch)
-    yield from rest(said)
+        if known[0].tensor.kind == "weight":
+            yield from of_loading(library, known[0].models, card, said)
+    yield from rest(said, settled=bool(found) and card is not None)
 
 
 def _as_json(
@@ -168,7 +171,7 @@ def _print(
     found: "list[Suspect]",
     known: "list[Named]",
     helping: list[str],
-    shaped: bool,
+    shape: tuple[int, int] | None,
     head: str,
 ) -> None:
     from vram_ledger.analysis.evidence.tables import console
@@ -187,11 +190,7 @@ def _print(
         _line(out, "" if number else "help", line)
     if not found and not known:
         what = models[0] if len(models) == 1 else "the family"
-        at = (
-            " at this shape"
-            if shaped
-            else " at a round shape; CONTEXT= and BATCH= of the run, if you know them, tell more"
-        )
+        at = f" at batch {shape[0]:,} × context {shape[1]:,}" if shape else " at a round shape (CONTEXT=, BATCH=)"
         typer.echo(f"exit 4: no tensor of {what} has this size{at}")
     else:
         typer.echo(f"exit 0: {_first_text(found, known)}")
