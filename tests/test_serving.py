@@ -223,6 +223,32 @@ def test_sglang_s_own_fraction_is_what_its_estimate_leaves_of_a_card(gib: float,
 
 
 @pytest.mark.parametrize(
+    ("mib", "cards", "reserved_mib"),
+    [
+        (16_376, 4, 512 + 3072 + 2 * 8 + 512),
+        (24_564, 2, 512 + 3072 + 2 * 24 + 256),
+        (24_564, 4, 512 + 3072 + 2 * 80 + 512),
+        (46_068, 4, 512 + 6144 + 2 * 160 + 512),
+        (81_559, 8, 512 + 12_288 + 2 * 512 + 1024),
+        (183_359, 8, 512 + 24_576 + 2 * 512 + 1024),
+    ],
+)
+def test_sglang_leaves_more_of_each_of_several_cards(mib: int, cards: int, reserved_mib: int) -> None:
+    expected = round((mib - reserved_mib) / mib, 3)
+    assert expected == float(sglang.default_fraction(mib * 2**20, 0, vision=False, cards=cards))
+
+
+def test_heads_that_cards_can_t_share_are_refused_by_vllm_and_sglang_alike() -> None:
+    model = dataclasses.replace(served(), kv_heads=8, n_linear=0)
+    of_sixteen = sglang.token_bytes(model, sglang.CACHE_TYPES["auto"], 16)
+    assert sglang.token_bytes(model, sglang.CACHE_TYPES["auto"]) == 8 * of_sixteen
+    with pytest.raises(ServingError, match="3 cards can't share 8 heads"):
+        sglang.token_bytes(model, sglang.CACHE_TYPES["auto"], 3)
+    with pytest.raises(ServingError, match="3 cards can't share 8 heads"):
+        vllm.blocks_of(model, cards=3)
+
+
+@pytest.mark.parametrize(
     ("kv", "bytes_"), [("f16", 65_536), ("q8_0", 34_816), ("q4_0", 18_432), ("bf16", 65_536), ("q5_1", 24_576)]
 )
 def test_a_cell_of_llama_cpp_is_a_row_of_keys_and_values_in_every_full_layer(kv: str, bytes_: int) -> None:
@@ -434,6 +460,15 @@ def test_a_folder_is_read_by_its_index_and_all_the_files_that_it_names(tmp_path:
         ("x.gguf", b"nothing", "not a GGUF file"),
         ("x.gguf", b"GGUF" + struct.pack("<I", 9), "GGUF version 9"),
         ("x.gguf", b"GGUF" + struct.pack("<IQ", 3, 1), "ends within its header"),
+        ("x.gguf", b"GGUF" + struct.pack("<IQQQcIQ", 3, 0, 1, 1, b"a", 8, 2**64 - 1), "a text of"),
+        ("x.gguf", b"GGUF" + struct.pack("<IQQQcIQ", 3, 0, 1, 1, b"a", 8, 2**62), "a text of"),
+        ("x.safetensors", (31).to_bytes(8, "little") + b'{"a": {"data_offsets": [2, 1]}}', "ends before it begins"),
+        ("m-00003-of-00003.safetensors", b"", "one of 3 parts; name the folder"),
+        (
+            "model.safetensors.index.json",
+            b'{"metadata": {"total_size": 1%s}, "weight_map": {}}' % (b"0" * 400),
+            "total_size must be the bytes",
+        ),
     ],
 )
 def test_a_damaged_checkpoint_is_refused_by_its_name(tmp_path: Path, name: str, content: bytes, said: str) -> None:
@@ -447,12 +482,15 @@ def text_of(value: str) -> bytes:
     return struct.pack("<Q", len(value.encode())) + value.encode()
 
 
-def gguf_file(path: Path, tensors: list[tuple[str, tuple[int, ...], int]], layers: int = 64) -> Path:
+def gguf_file(
+    path: Path, tensors: list[tuple[str, tuple[int, ...], int]], layers: int = 64, drafts: int = 1, parts: int = 1
+) -> Path:
     """A file's header with a vocabulary, numbers and arrays among its keys."""
     keys = [
         text_of("general.architecture") + struct.pack("<I", 8) + text_of("qwen35"),
         text_of("qwen35.block_count") + struct.pack("<II", 4, layers + 1),
-        text_of("qwen35.nextn_predict_layers") + struct.pack("<II", 4, 1),
+        text_of("qwen35.nextn_predict_layers") + struct.pack("<IQ", 10, drafts),
+        text_of("split.count") + struct.pack("<IH", 2, parts),
         text_of("qwen35.rope.freq_base") + struct.pack("<If", 6, 1e7),
         text_of("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 2) + text_of("ä") + text_of("bc"),
         text_of("tokenizer.ggml.scores") + struct.pack("<IIQ3f", 9, 6, 3, 1, 2, 3),
@@ -474,6 +512,33 @@ GGUF_TENSORS = [
     ("blk.64.nextn.eh_proj.weight", (10_240, 5120), Q4_K),
     ("blk.64.ffn_up.weight", (5120, 17_408), Q4_K),
 ]
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "said"),
+    [
+        ("m.gguf", {"parts": 3}, "one of 3 parts"),
+        ("m-00001-of-00003.gguf", {}, "one of 3 parts"),
+        ("m.gguf", {"drafts": 2**64 - 1}, "a damaged file"),
+        ("m.gguf", {"drafts": 2**31, "layers": 2**31}, "a damaged file"),
+    ],
+)
+def test_a_gguf_file_that_is_a_part_or_damaged_is_refused(
+    tmp_path: Path, name: str, changed: dict[str, int], said: str
+) -> None:
+    path = gguf_file(tmp_path / name, GGUF_TENSORS, **changed)
+    with pytest.raises(CheckpointError, match=said) as refused:
+        read_stored(path)
+    assert str(path) in str(refused.value)
+
+
+def test_a_folder_with_some_of_its_parts_and_no_index_is_refused(tmp_path: Path) -> None:
+    for part in (1, 3):
+        safetensors(tmp_path / f"model-0000{part}-of-00003.safetensors", {f"model.norm{part}.weight": 10})
+    with pytest.raises(CheckpointError, match="2 of 3 parts"):
+        read_stored(tmp_path)
+    safetensors(tmp_path / "model-00002-of-00003.safetensors", {"model.norm2.weight": 10})
+    assert 30 == read_stored(tmp_path).total_bytes
 
 
 def test_a_gguf_header_tells_the_parts_and_their_bytes_without_the_tensors(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from vram_ledger.analysis.serving.plan import (
     exactly,
     figure,
     share,
+    shared_heads,
     term,
 )
 from vram_ledger.analysis.serving.weights import loaded
@@ -82,10 +83,7 @@ class Blocks:
 
 def blocks_of(model: Served, kv: CacheType = CACHE_TYPES["auto"], drafts: int = 0, cards: int = 1) -> Blocks:
     """The blocks of a model: as long as it takes for a page of tokens to be no smaller than one of a state."""
-    if model.kv_heads % cards and cards % model.kv_heads:
-        raise ServingError(f"{cards} cards can't share {model.kv_heads} heads of keys and values")
-    heads = max(1, model.kv_heads // cards)
-    token = 2 * heads * kv.of(model.head_dim)
+    token = 2 * shared_heads(model.kv_heads, cards) * kv.of(model.head_dim)
     n_full = model.n_full + (model.mtp_layers if drafts else 0)
     if not model.n_linear:
         return Blocks(
