@@ -329,6 +329,10 @@ def test_an_expression_that_is_none_is_refused_in_a_line(tmp_path: Path, express
         ("[[figures]", "not TOML"),
         ('printed = "5 B"\nanswer = { expression = "1", sizes = { hidden = -1 } }', "sizes.hidden is from 0 to"),
         (f'printed = "5 B"\nanswer = {{ expression = "1", sizes = {{ a = {"9" * 5000} }} }}', "mine.toml: not TOML"),
+        (
+            'printed = "5 B"\nanswer = { expression = "vllm_weights(8)", sizes = { n_full = 6, n_linear = 5 } }',
+            "6 of 11 layers",
+        ),
         (f'printed = "{"9" * 5000} B"', "is no figure with a unit"),
         (
             'printed = "5 B"\nanswer = { quantity = "allocated", '

@@ -176,6 +176,47 @@ def test_a_cache_of_8_bits_has_blocks_twice_as_long_and_no_larger() -> None:
     assert (1568, 51_380_224) == (half.tokens, half.bytes)
 
 
+@pytest.mark.parametrize(
+    ("version", "caching", "flashinfer", "tokens", "copies"),
+    [
+        ("0.33.0", True, True, 832, 3),
+        ("0.33.0", True, False, 784, 2),
+        ("0.33.0", False, True, 784, 1),
+        ("0.20.1", True, True, 784, 2),
+    ],
+)
+def test_flashinfer_s_prefill_makes_longer_blocks_and_a_third_copy(
+    version: str, caching: bool, flashinfer: bool, tokens: int, copies: int
+) -> None:
+    blocks, kept = vllm.blocks_as_run(served(), version, caching, flashinfer)
+    assert (tokens, copies, tokens * 65_536) == (blocks.tokens, kept, blocks.bytes)
+
+
+@pytest.mark.parametrize("caching", [None, True, False])
+def test_a_plan_says_that_flashinfer_s_third_copy_is_not_counted(caching: bool | None) -> None:
+    notes = vllm.plan(asked(prefix_caching=caching)).notes
+    assert (caching is not False) == any("three times, in blocks of a multiple of 64" in note for note in notes)
+
+
+def test_rounding_is_not_told_of_layers_in_no_regular_order(tmp_path: Path) -> None:
+    config = json.loads((MODELS / "qwen3.5-0.8b.json").read_text(encoding="utf-8"))
+    text = config.get("text_config", config)
+    kinds = text["layer_types"]
+    full = [kind == "full_attention" for kind in kinds].index(True)
+    for change, there in ((kinds, True), ([*kinds[full:], *kinds[:full]], False)):
+        text["layer_types"] = change
+        model = read_served(written(tmp_path, "config.json", config), "x")
+        plan = vllm.plan(dataclasses.replace(asked(), model=model))
+        assert there == any(term.name == "rounding" for term in plan.terms)
+
+
+def test_a_model_without_a_longest_context_has_its_rotary_table_said_to_be_missing(tmp_path: Path) -> None:
+    content = {name: value for name, value in PLAIN.items() if name != "max_position_embeddings"}
+    model = read_served(written(tmp_path, "config.json", content), "x")
+    table = named(vllm.plan(dataclasses.replace(asked(), model=model)), "rotary table")
+    assert (0, True) == (table.most_bytes, "no max_position_embeddings" in table.source)
+
+
 def test_one_block_is_vllm_s_own_and_no_request_s() -> None:
     plan = vllm.plan(asked(pool=exactly(9 * 51_380_224)))
     assert (False, True) == (plan.fits(1, 4096, sure=False), plan.fits(1, 3920, sure=True))
@@ -387,6 +428,9 @@ def test_llama_3_1_8b_has_the_weights_blocks_and_concurrency_of_its_log(
     ("change", "said"),
     [
         ({"model_type": "deepseek_v3"}, "model_type 'deepseek_v3' has a cache that is not known"),
+        ({"model_type": []}, r"model_type must be text, got \[\]"),
+        ({"model_type": [], "text_config": {"model_type": "qwen3_5_moe_text"}}, "model_type must be text"),
+        ({"layer_types": [[]]}, "layers of several kinds"),
         ({"sliding_window": 4096}, "a sliding window"),
         ({"num_experts": 128}, "a mixture of experts"),
         ({"kv_lora_rank": 512}, "latent attention"),
