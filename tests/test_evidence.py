@@ -18,6 +18,7 @@ from vram_ledger.analysis.ground.printed import FigureError, Range, read_printed
 from vram_ledger.analysis.predicting.library import Library
 from vram_ledger.analysis.public.evidence import Row, addresses, evidence_markdown, published_rows
 from vram_ledger.analysis.public.expressions import range_of, shapes_of, sizes_of
+from vram_ledger.analysis.public.protocols import Told, read_told, told_range, told_text
 from vram_ledger.analysis.serving.held import said
 from vram_ledger.analysis.serving.model import read_served
 from vram_ledger.home import GPUS, MODELS
@@ -206,6 +207,10 @@ def test_sizes_that_a_record_states_need_no_config() -> None:
     assert Fraction(2096) == found.least
 
 
+def test_a_size_of_one_s_own_may_be_called_as_a_part_of_the_shapes() -> None:
+    assert Range(least=Fraction(3), most=Fraction(3)) == range_of("vision", shapes_of({"vision": 3}), {"vision": 3}, {})
+
+
 @pytest.mark.parametrize(("quantity", "expected"), [("requested", 85_619_055_472), ("allocated", 85_636_270_080)])
 def test_a_program_answers_to_the_byte(tmp_path: Path, quantity: str, expected: int) -> None:
     program = '{ model = "qwen3.5-27b", context = 131072, card = "a100-80gb" }'
@@ -279,6 +284,16 @@ def test_a_protocol_of_one_s_own_is_run_kept_and_read_again(tmp_path: Path) -> N
         ("floor(1, 2)", "floor: "),
         ("2 ** 64 * 2 ** 64", "comes to more than"),
         ("vllm_weights(9, tower=1, tables=2)", "it is vllm_weights(positions, tower=0)"),
+        ("((((9**64)**64)**64)**64)**64 % 7", "more than 4,096 bits"),
+        ("(1 / 3**64)**64", "more than 4,096 bits"),
+        ("2 ** 0.5", "a power of 1/2; whole ones"),
+        ("(-2) ** 0.5", "a power of 1/2; whole ones"),
+        ("1e400", "a number that is too large"),
+        ("-" * 990 + "1", "is nested too deeply"),
+        ("vllm_weights(10**30)", "positions is from 0 to 1,000,000,000"),
+        ("vllm_block(kv=-2)", "kv is from 1 to"),
+        ("vllm_block(parts=-1)", "parts is from 1 to"),
+        ("vllm_block(drafts=-9)", "drafts is from 0 to"),
     ],
 )
 def test_an_expression_that_is_none_is_refused_in_a_line(tmp_path: Path, expression: str, said: str) -> None:
@@ -312,11 +327,63 @@ def test_an_expression_that_is_none_is_refused_in_a_line(tmp_path: Path, express
         ('[[figures]]\nname = "a"\nran = "x"\nquantity = "y"\nprinted = "5 B"\ntried = "t"', "missing address"),
         ("[[figure]]", "is neither [[figures]] nor [[protocols]]"),
         ("[[figures]", "not TOML"),
+        ('printed = "5 B"\nanswer = { expression = "1", sizes = { hidden = -1 } }', "sizes.hidden is from 0 to"),
+        (f'printed = "5 B"\nanswer = {{ expression = "1", sizes = {{ a = {"9" * 5000} }} }}', "mine.toml: not TOML"),
+        (
+            'printed = "5 B"\nanswer = { expression = "vllm_weights(8)", sizes = { n_full = 6, n_linear = 5 } }',
+            "6 of 11 layers",
+        ),
+        (f'printed = "{"9" * 5000} B"', "is no figure with a unit"),
+        (
+            'printed = "5 B"\nanswer = { quantity = "allocated", '
+            'program = { model = "qwen3.5-9b", variant = "text-eager" } }',
+            "figure 'a': qwen3.5-9b",
+        ),
     ],
 )
 def test_a_record_that_is_wrong_is_named_in_a_line(tmp_path: Path, record: str, said: str) -> None:
     result = told(tmp_path, record)
     assert (2, True) == (result.exit_code, said in result.output.splitlines()[-1]), result.output
+
+
+@pytest.mark.parametrize(
+    ("tells", "code", "said"),
+    [
+        ("print('no JSON')", 1, "fault: mine.py: its last line is no JSON: no JSON"),
+        ("print('[1]')", 2, "mine.py: a protocol tells an object"),
+        ("print('{\"peak\": 1.5}')", 2, "mine.py: peak is neither a whole number nor a text: 1.5"),
+    ],
+)
+def test_a_protocol_that_tells_no_numbers_is_named_in_a_line(tmp_path: Path, tells: str, code: int, said: str) -> None:
+    (tmp_path / "mine.py").write_text(tells, encoding="utf-8")
+    protocol = '[[protocols]]\nname = "mine"\nscript = "mine.py"\ncard = "rtx-4090"'
+    record = 'printed = "1 B"\nanswer = { protocol = "mine", at = "peak" }'
+    result = told(tmp_path, protocol, record, options=("--anew",))
+    assert (code, True) == (result.exit_code, said in result.output.splitlines()[-1]), result.output
+
+
+def test_a_package_that_is_not_installed_is_named_before_a_protocol_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vram_ledger.commands.evidence.PACKAGES", ("torch", "no-such-package"))
+    (tmp_path / "mine.py").write_text("raise SystemExit('it ran')", encoding="utf-8")
+    protocol = '[[protocols]]\nname = "mine"\nscript = "mine.py"\ncard = "rtx-4090"'
+    record = 'printed = "1 B"\nanswer = { protocol = "mine", at = "peak" }'
+    result = told(tmp_path, protocol, record, options=("--anew",))
+    assert (3, True) == (result.exit_code, "no-such-package is not installed" in result.output), result.output
+
+
+def test_an_amount_in_bytes_is_read_from_a_message() -> None:
+    said = "Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.52 GiB of which 0 bytes is free."
+    stored = Told(protocol="p", script="p.py", card="c", arguments=(), software={}, told={"at": said})
+    assert Range(least=Fraction(0), most=Fraction(0)) == told_range(stored, "at", "free")
+
+
+def test_a_stored_protocol_with_a_float_is_refused(tmp_path: Path) -> None:
+    stored = Told(protocol="p", script="p.py", card="c", arguments=(), software={}, told={"at": 1.5})  # type: ignore[dict-item]
+    (tmp_path / "p.json").write_text(told_text(stored), encoding="utf-8")
+    with pytest.raises(FigureError, match=r"p\.json: at is neither a whole number nor a text: 1\.5"):
+        read_told(tmp_path / "p.json")
 
 
 def test_two_figures_of_one_name_are_refused(tmp_path: Path) -> None:

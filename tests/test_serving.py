@@ -176,6 +176,47 @@ def test_a_cache_of_8_bits_has_blocks_twice_as_long_and_no_larger() -> None:
     assert (1568, 51_380_224) == (half.tokens, half.bytes)
 
 
+@pytest.mark.parametrize(
+    ("version", "caching", "flashinfer", "tokens", "copies"),
+    [
+        ("0.33.0", True, True, 832, 3),
+        ("0.33.0", True, False, 784, 2),
+        ("0.33.0", False, True, 784, 1),
+        ("0.20.1", True, True, 784, 2),
+    ],
+)
+def test_flashinfer_s_prefill_makes_longer_blocks_and_a_third_copy(
+    version: str, caching: bool, flashinfer: bool, tokens: int, copies: int
+) -> None:
+    blocks, kept = vllm.blocks_as_run(served(), version, caching, flashinfer)
+    assert (tokens, copies, tokens * 65_536) == (blocks.tokens, kept, blocks.bytes)
+
+
+@pytest.mark.parametrize("caching", [None, True, False])
+def test_a_plan_says_that_flashinfer_s_third_copy_is_not_counted(caching: bool | None) -> None:
+    notes = vllm.plan(asked(prefix_caching=caching)).notes
+    assert (caching is not False) == any("three times, in blocks of a multiple of 64" in note for note in notes)
+
+
+def test_rounding_is_not_told_of_layers_in_no_regular_order(tmp_path: Path) -> None:
+    config = json.loads((MODELS / "qwen3.5-0.8b.json").read_text(encoding="utf-8"))
+    text = config.get("text_config", config)
+    kinds = text["layer_types"]
+    full = [kind == "full_attention" for kind in kinds].index(True)
+    for change, there in ((kinds, True), ([*kinds[full:], *kinds[:full]], False)):
+        text["layer_types"] = change
+        model = read_served(written(tmp_path, "config.json", config), "x")
+        plan = vllm.plan(dataclasses.replace(asked(), model=model))
+        assert there == any(term.name == "rounding" for term in plan.terms)
+
+
+def test_a_model_without_a_longest_context_has_its_rotary_table_said_to_be_missing(tmp_path: Path) -> None:
+    content = {name: value for name, value in PLAIN.items() if name != "max_position_embeddings"}
+    model = read_served(written(tmp_path, "config.json", content), "x")
+    table = named(vllm.plan(dataclasses.replace(asked(), model=model)), "rotary table")
+    assert (0, True) == (table.most_bytes, "no max_position_embeddings" in table.source)
+
+
 def test_one_block_is_vllm_s_own_and_no_request_s() -> None:
     plan = vllm.plan(asked(pool=exactly(9 * 51_380_224)))
     assert (False, True) == (plan.fits(1, 4096, sure=False), plan.fits(1, 3920, sure=True))
@@ -220,6 +261,32 @@ def test_sglang_s_requests_are_its_slots_by_five_or_one_without_its_radix_cache(
 @pytest.mark.parametrize(("gib", "fraction"), [(79.11, "0.834"), (23.52, "0.844"), (139.8, "0.906")])
 def test_sglang_s_own_fraction_is_what_its_estimate_leaves_of_a_card(gib: float, fraction: str) -> None:
     assert fraction == f"{float(sglang.default_fraction(int(gib * GIB), 0, vision=False)):.3f}"
+
+
+@pytest.mark.parametrize(
+    ("mib", "cards", "reserved_mib"),
+    [
+        (16_376, 4, 512 + 3072 + 2 * 8 + 512),
+        (24_564, 2, 512 + 3072 + 2 * 24 + 256),
+        (24_564, 4, 512 + 3072 + 2 * 80 + 512),
+        (46_068, 4, 512 + 6144 + 2 * 160 + 512),
+        (81_559, 8, 512 + 12_288 + 2 * 512 + 1024),
+        (183_359, 8, 512 + 24_576 + 2 * 512 + 1024),
+    ],
+)
+def test_sglang_leaves_more_of_each_of_several_cards(mib: int, cards: int, reserved_mib: int) -> None:
+    expected = round((mib - reserved_mib) / mib, 3)
+    assert expected == float(sglang.default_fraction(mib * 2**20, 0, vision=False, cards=cards))
+
+
+def test_heads_that_cards_can_t_share_are_refused_by_vllm_and_sglang_alike() -> None:
+    model = dataclasses.replace(served(), kv_heads=8, n_linear=0)
+    of_sixteen = sglang.token_bytes(model, sglang.CACHE_TYPES["auto"], 16)
+    assert sglang.token_bytes(model, sglang.CACHE_TYPES["auto"]) == 8 * of_sixteen
+    with pytest.raises(ServingError, match="3 cards can't share 8 heads"):
+        sglang.token_bytes(model, sglang.CACHE_TYPES["auto"], 3)
+    with pytest.raises(ServingError, match="3 cards can't share 8 heads"):
+        vllm.blocks_of(model, cards=3)
 
 
 @pytest.mark.parametrize(
@@ -361,6 +428,9 @@ def test_llama_3_1_8b_has_the_weights_blocks_and_concurrency_of_its_log(
     ("change", "said"),
     [
         ({"model_type": "deepseek_v3"}, "model_type 'deepseek_v3' has a cache that is not known"),
+        ({"model_type": []}, r"model_type must be text, got \[\]"),
+        ({"model_type": [], "text_config": {"model_type": "qwen3_5_moe_text"}}, "model_type must be text"),
+        ({"layer_types": [[]]}, "layers of several kinds"),
         ({"sliding_window": 4096}, "a sliding window"),
         ({"num_experts": 128}, "a mixture of experts"),
         ({"kv_lora_rank": 512}, "latent attention"),
@@ -434,6 +504,15 @@ def test_a_folder_is_read_by_its_index_and_all_the_files_that_it_names(tmp_path:
         ("x.gguf", b"nothing", "not a GGUF file"),
         ("x.gguf", b"GGUF" + struct.pack("<I", 9), "GGUF version 9"),
         ("x.gguf", b"GGUF" + struct.pack("<IQ", 3, 1), "ends within its header"),
+        ("x.gguf", b"GGUF" + struct.pack("<IQQQcIQ", 3, 0, 1, 1, b"a", 8, 2**64 - 1), "a text of"),
+        ("x.gguf", b"GGUF" + struct.pack("<IQQQcIQ", 3, 0, 1, 1, b"a", 8, 2**62), "a text of"),
+        ("x.safetensors", (31).to_bytes(8, "little") + b'{"a": {"data_offsets": [2, 1]}}', "ends before it begins"),
+        ("m-00003-of-00003.safetensors", b"", "one of 3 parts; name the folder"),
+        (
+            "model.safetensors.index.json",
+            b'{"metadata": {"total_size": 1%s}, "weight_map": {}}' % (b"0" * 400),
+            "total_size must be the bytes",
+        ),
     ],
 )
 def test_a_damaged_checkpoint_is_refused_by_its_name(tmp_path: Path, name: str, content: bytes, said: str) -> None:
@@ -447,12 +526,15 @@ def text_of(value: str) -> bytes:
     return struct.pack("<Q", len(value.encode())) + value.encode()
 
 
-def gguf_file(path: Path, tensors: list[tuple[str, tuple[int, ...], int]], layers: int = 64) -> Path:
+def gguf_file(
+    path: Path, tensors: list[tuple[str, tuple[int, ...], int]], layers: int = 64, drafts: int = 1, parts: int = 1
+) -> Path:
     """A file's header with a vocabulary, numbers and arrays among its keys."""
     keys = [
         text_of("general.architecture") + struct.pack("<I", 8) + text_of("qwen35"),
         text_of("qwen35.block_count") + struct.pack("<II", 4, layers + 1),
-        text_of("qwen35.nextn_predict_layers") + struct.pack("<II", 4, 1),
+        text_of("qwen35.nextn_predict_layers") + struct.pack("<IQ", 10, drafts),
+        text_of("split.count") + struct.pack("<IH", 2, parts),
         text_of("qwen35.rope.freq_base") + struct.pack("<If", 6, 1e7),
         text_of("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 2) + text_of("ä") + text_of("bc"),
         text_of("tokenizer.ggml.scores") + struct.pack("<IIQ3f", 9, 6, 3, 1, 2, 3),
@@ -474,6 +556,33 @@ GGUF_TENSORS = [
     ("blk.64.nextn.eh_proj.weight", (10_240, 5120), Q4_K),
     ("blk.64.ffn_up.weight", (5120, 17_408), Q4_K),
 ]
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "said"),
+    [
+        ("m.gguf", {"parts": 3}, "one of 3 parts"),
+        ("m-00001-of-00003.gguf", {}, "one of 3 parts"),
+        ("m.gguf", {"drafts": 2**64 - 1}, "a damaged file"),
+        ("m.gguf", {"drafts": 2**31, "layers": 2**31}, "a damaged file"),
+    ],
+)
+def test_a_gguf_file_that_is_a_part_or_damaged_is_refused(
+    tmp_path: Path, name: str, changed: dict[str, int], said: str
+) -> None:
+    path = gguf_file(tmp_path / name, GGUF_TENSORS, **changed)
+    with pytest.raises(CheckpointError, match=said) as refused:
+        read_stored(path)
+    assert str(path) in str(refused.value)
+
+
+def test_a_folder_with_some_of_its_parts_and_no_index_is_refused(tmp_path: Path) -> None:
+    for part in (1, 3):
+        safetensors(tmp_path / f"model-0000{part}-of-00003.safetensors", {f"model.norm{part}.weight": 10})
+    with pytest.raises(CheckpointError, match="2 of 3 parts"):
+        read_stored(tmp_path)
+    safetensors(tmp_path / "model-00002-of-00003.safetensors", {"model.norm2.weight": 10})
+    assert 30 == read_stored(tmp_path).total_bytes
 
 
 def test_a_gguf_header_tells_the_parts_and_their_bytes_without_the_tensors(tmp_path: Path) -> None:

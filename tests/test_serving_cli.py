@@ -164,6 +164,7 @@ def test_speculation_adds_the_mtp_part_and_its_copies_of_the_state() -> None:
         (("--runtime", "vllm", "--context", "1M"), "ends at 262,144 tokens, asked for 1,048,576"),
         (("--runtime", "vllm", "--utilization", "1.5"), "UTILIZATION is a share of the card above 0"),
         (("--runtime", "vllm", "--utilization", "1/0"), "UTILIZATION is a share of the card above 0"),
+        (("--runtime", "vllm", "--utilization", "1e-9999999"), "UTILIZATION is a share of the card above 0"),
         (("--runtime", "vllm", "--prefix-caching", "perhaps"), "PREFIX_CACHING is 1 or 0"),
         (("--runtime", "vllm", "--variant", "text-chunk8"), "loads the default class or the text's"),
         (("--runtime", "vllm", "--memory", "80GiB"), "memory is that of a card"),

@@ -154,8 +154,8 @@ def read_figures(path: Path) -> tuple[list[Figure], list[Protocol]]:
     """The figures and protocols of a file; :class:`FigureError` names the figure and the field that is wrong."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise FigureError(f"{path}: not TOML ({error})") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is no TOMLDecodeError
+        raise FigureError(f"{path}: not TOML ({str(error).partition(';')[0]})") from error
     if unknown := [key for key in data if key not in ("figures", "protocols")]:
         raise FigureError(f"{path}: {unknown[0]!r} is neither [[figures]] nor [[protocols]]")
     figures = [_figure(path, n, entry) for n, entry in enumerate(_tables(path, data, "figures"), 1)]

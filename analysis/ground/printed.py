@@ -19,6 +19,7 @@ BYTES = {
     "TiB": 2**40,
 }
 NUMBER = re.compile(r"([+\-−]?)\s*(\d{1,3}(?:,\d{3})+|\d+)(?:\.(\d+))?\s*([A-Za-z%×].*)?", re.ASCII)
+MOST_LENGTH = 100  # of a figure's text
 COUNTED = ("B", "B/token", "tokens", "blocks", "slots", "requests")  # whole numbers are exact in these
 
 
@@ -73,9 +74,9 @@ def read_printed(text: str, unit: str = "", finely: str = "") -> Printed:
     between two printed values, if it is not one of the last digit. A whole number of bytes, tokens, blocks or slots
     is exact.
     """
-    found = NUMBER.fullmatch(text.strip())
+    found = NUMBER.fullmatch(text.strip()) if len(text) <= MOST_LENGTH else None
     if not found or not (found[4] or unit):
-        raise FigureError(f"{text!r} is no figure with a unit, such as 50.22 GiB, 1,151 blocks or 8.02 x")
+        raise FigureError(f"{text[:MOST_LENGTH]!r} is no figure with a unit, such as 50.22 GiB, 1,151 blocks or 8.02 x")
     meant = (unit or found[4]).strip()
     scale = BYTES.get(meant.split("/")[0].strip(), 1)
     decimals = len(found[3] or "")

@@ -23,7 +23,7 @@ from vram_ledger.analysis.public.expressions import called, range_of, shapes_of,
 from vram_ledger.analysis.public.protocols import Told, read_told, told_range
 from vram_ledger.analysis.serving.held import said
 from vram_ledger.analysis.serving.model import read_served
-from vram_ledger.errors import InputError
+from vram_ledger.errors import InputError, NothingKnown
 from vram_ledger.home import GPUS
 
 PEAKS = ("requested", "allocated", "reserved")
@@ -57,7 +57,7 @@ def answered(figure: Figure, protocols: Mapping[str, Protocol], told: Mapping[st
                 return _by_expression(asked)
             case FromRuntime() as asked:
                 return _by_runtime(asked)
-    except InputError as error:
+    except (InputError, NothingKnown) as error:
         raise FigureError(f"{figure.file}: figure {figure.name!r}: {error}") from error
     raise FigureError(f"{figure.file}: figure {figure.name!r} is not answered")
 

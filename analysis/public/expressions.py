@@ -15,7 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from vram_ledger.analysis.formula.config import read_config
+from vram_ledger.analysis.formula.config import MOST, read_config
 from vram_ledger.analysis.formula.shapes import Shapes, VisionShapes, checkpoint_bytes, mtp_parameters, weights_bytes
 from vram_ledger.analysis.formula.terms import (
     conv_bytes_per_sequence,
@@ -46,7 +46,10 @@ OF_SHAPES: dict[str, Callable[..., Number]] = {
 }
 OF_NUMBERS: dict[str, Callable[..., Number]] = {"vllm_request_tokens": vllm.request_tokens}
 FIELDS = {f.name: f.type for f in dataclasses.fields(Shapes)}
+SIZES = {*FIELDS, *(f"vision_{f.name}" for f in dataclasses.fields(VisionShapes))} - {"vision"}
 MOST_POWER, MOST_GIVEN, MOST_LENGTH, MOST_VALUE = 64, 6, 1_000, 10**18
+MOST_BITS = 4096  # of a number on the way
+MOST_ARGUMENT, FROM_ONE = 10**9, ("kv", "parts")  # of what vLLM is asked; these from 1, the others from 0
 
 
 def sizes_of(path: Path) -> tuple[Shapes, dict[str, Number]]:
@@ -74,11 +77,16 @@ def sizes_of(path: Path) -> tuple[Shapes, dict[str, Number]]:
 
 def shapes_of(sizes: Mapping[str, Number]) -> Shapes:
     """Shapes that have only the sizes which are given, 0 for the others; enough for what depends on those alone."""
+    for name, size in sizes.items():
+        if name in SIZES and not 0 <= size <= MOST:
+            raise FigureError(f"sizes.{name} is from 0 to {MOST:,}, got {size}")
     none: dict[str, Any] = {n: False if t in (bool, "bool") else 0 for n, t in FIELDS.items()} | {"vision": None}
     tower = {f.name: sizes[f"vision_{f.name}"] for f in dataclasses.fields(VisionShapes) if f"vision_{f.name}" in sizes}
     if len(tower) == len(dataclasses.fields(VisionShapes)):
         none["vision"] = VisionShapes(**{name: int(size) for name, size in tower.items()})
-    return Shapes(**none | {name: type(none[name])(size) for name, size in sizes.items() if name in none})
+    return Shapes(
+        **none | {name: type(none[name])(size) for name, size in sizes.items() if name in none and name != "vision"}
+    )
 
 
 def range_of(expression: str, shapes: Shapes, sizes: Mapping[str, Number], given: Mapping[str, str]) -> Range:
@@ -90,10 +98,13 @@ def range_of(expression: str, shapes: Shapes, sizes: Mapping[str, Number], given
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise FigureError(f"{expression!r} is no expression ({error})") from error
     ends = {name: _ends(text) for name, text in given.items()}
-    found = [
-        _value(tree, shapes, {**sizes, **dict(zip(ends, chosen, strict=True))})
-        for chosen in itertools.product(*ends.values())
-    ]
+    try:
+        found = [
+            _value(tree, shapes, {**sizes, **dict(zip(ends, chosen, strict=True))})
+            for chosen in itertools.product(*ends.values())
+        ]
+    except RecursionError as error:
+        raise FigureError(f"{expression[:40]!r}… is nested too deeply") from error
     if max(found) > MOST_VALUE or min(found) < -MOST_VALUE:
         raise FigureError(f"{expression!r} comes to more than {MOST_VALUE:,}")
     return Range(least=Fraction(min(found)), most=Fraction(max(found)))
@@ -115,6 +126,8 @@ def _value(node: ast.expr, shapes: Shapes, names: Mapping[str, Number]) -> Numbe
         case ast.Constant(value=bool()):
             raise FigureError("an expression has numbers, not True or False")
         case ast.Constant(value=int() | float() as number):
+            if not math.isfinite(number):
+                raise FigureError("a number that is too large")
             return number if isinstance(number, int) else Fraction(str(number))
         case ast.Name(id=name):
             if name not in names:
@@ -132,12 +145,14 @@ def _value(node: ast.expr, shapes: Shapes, names: Mapping[str, Number]) -> Numbe
 
 
 def _combined(op: type[ast.operator], left: Number, right: Number) -> Number:
-    if op is ast.Pow and not 0 <= right <= MOST_POWER:
-        raise FigureError(f"a power of {right}; from 0 to {MOST_POWER} are allowed")
+    if op is ast.Pow and (not 0 <= right <= MOST_POWER or right % 1):
+        raise FigureError(f"a power of {right}; whole ones from 0 to {MOST_POWER} are allowed")
     try:
         found: Number = OPERATORS[op](left, right)
     except ZeroDivisionError as error:
         raise FigureError("a division by 0: a size that it needs is not given") from error
+    if max(found.numerator.bit_length(), found.denominator.bit_length()) > MOST_BITS:
+        raise FigureError(f"a number on the way has more than {MOST_BITS:,} bits")
     return found
 
 
@@ -149,9 +164,12 @@ def _call(name: str, shapes: Shapes, own: list[Number], by_name: dict[str, Numbe
     if name not in PLAIN:
         own, by_name = [math.floor(v) for v in own], {k: math.floor(v) for k, v in by_name.items()}
         try:
-            inspect.signature(function).bind(*first, *own, **by_name)
+            bound = inspect.signature(function).bind(*first, *own, **by_name).arguments
         except TypeError as error:
             raise FigureError(f"{name}: {error}; it is {name}{_signature(name, function)}") from error
+        for key, value in list(bound.items())[len(first) :]:
+            if not (key in FROM_ONE) <= value <= MOST_ARGUMENT:
+                raise FigureError(f"{name}: {key} is from {int(key in FROM_ONE)} to {MOST_ARGUMENT:,}, got {value}")
     try:
         return function(*first, *own, **by_name)
     except ZeroDivisionError as error:

@@ -2,25 +2,17 @@
 
 import dataclasses
 import json
-import re
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from vram_ledger.analysis.ground.files import with_rows
 from vram_ledger.analysis.ground.printed import FigureError, Range, read_printed
+from vram_ledger.analysis.messages.message import read_message
 
 SCHEMA = 1
-AMOUNT = r"([\d.]+ [KMG]?i?B(?:ytes)?)"
-# c10/cuda/CUDACachingAllocator.cpp, torch 2.1 to 2.14.
-PARTS = {
-    "asked": rf"Tried to allocate {AMOUNT}",
-    "total": rf"has a total capaci?ty of {AMOUNT}",
-    "free": rf"of which {AMOUNT} is free",
-    "process": rf"this process has {AMOUNT} memory in use",
-    "allocated": rf"Of the allocated memory {AMOUNT} is allocated",
-    "unallocated": rf"and {AMOUNT} is reserved by PyTorch but unallocated",
-}
+PARTS = ("asked", "total", "free", "process", "allocated", "unallocated")  # of a message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +36,19 @@ def read_told(path: Path) -> Told:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data.pop("schema") != SCHEMA:
             raise FigureError(f"{path}: this version reads schema {SCHEMA}")
-        return Told(**data | {"arguments": tuple(data["arguments"])})
+        return Told(**data | {"arguments": tuple(data["arguments"]), "told": checked(data["told"], str(path))})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise error if isinstance(error, FigureError) else FigureError(f"{path}: no protocol's result") from error
+
+
+def checked(told: Any, where: str) -> dict[str, int | str]:
+    """What a protocol told, whole numbers and texts by name; :class:`FigureError` names what is neither."""
+    if not isinstance(told, dict):
+        raise FigureError(f"{where}: a protocol tells an object of numbers and texts by name, got {str(told)[:80]}")
+    for name, value in told.items():
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise FigureError(f"{where}: {name} is neither a whole number nor a text: {str(value)[:80]}")
+    return told
 
 
 def told_text(told: Told) -> str:
@@ -65,7 +67,7 @@ def told_range(told: Told, at: str, part: str) -> Range:
         return Range(least=Fraction(value), most=Fraction(value))
     if part not in PARTS:
         raise FigureError(f"protocol {told.protocol!r}: {at} ran out of memory; part is one of {', '.join(PARTS)}")
-    found = re.search(PARTS[part], value)
+    found = getattr(read_message(value), part)
     if found is None:
         raise FigureError(f"protocol {told.protocol!r}: the message of {at} does not say {part}: {value[:80]}")
-    return read_printed(found[1].replace("bytes", "B")).range
+    return read_printed(found.text.replace("bytes", "B")).range

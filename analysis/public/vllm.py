@@ -53,6 +53,9 @@ def weights(shapes: Shapes, positions: int, tower: int = 0) -> int:
         raise InputError("vllm_weights: this model has no vision tower")
     if shapes.n_full + shapes.n_linear > MOST_LAYERS:
         raise InputError(f"vllm_weights: more than {MOST_LAYERS:,} layers")
+    layers, full = shapes.n_full + shapes.n_linear, shapes.n_full
+    if full and layers // (layers // full) != full:
+        raise InputError(f"vllm_weights: {full} of {layers} layers with full attention do not come every so many")
     return loaded_bytes(shapes, not tower, ELEMENT_BYTES, MROPE_STRETCH * positions)
 
 

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vram_ledger.analysis.formula.config import MOST_LAYERS
 from vram_ledger.analysis.serving.gguf import read_header
 from vram_ledger.errors import InputError
 
 INDEX = "model.safetensors.index.json"
 MOST_HEADER = 100_000_000  # the format's own limit
+MOST_BYTES = 2**62  # of a tensor, or of all
+SHARD = re.compile(r"-\d{1,9}-of-(\d{1,9})\.(?:safetensors|gguf)$")  # as both formats' tools name the parts of one
 LAYER = re.compile(r"(?:^|\.)layers\.(\d{1,6})\.")
 VISION, MTP, EMBEDDING, HEAD = "vision", "mtp", "embedding", "head"
 # Of whose part a tensor is, by a piece of its name: Hugging Face's, then llama.cpp's.
@@ -61,6 +64,8 @@ def read_stored(path: Path) -> Stored:
         return _of_folder(path)
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint")
+    if (parts := _parts(path)) > 1 and path.suffix == ".safetensors":
+        raise CheckpointError(f"{path}: one of {parts} parts; name the folder that has all of them")
     if path.suffix == ".gguf":
         return _of_gguf(path)
     if path.name.endswith(".index.json"):
@@ -79,6 +84,8 @@ def _of_folder(folder: Path) -> Stored:
     """From the headers where the files are there, all that the index names; else from the index."""
     index, files = folder / INDEX, sorted(folder.glob("*.safetensors"))
     named = set(_read_index(index)[1].values()) if index.exists() else {file.name for file in files}
+    if files and not index.exists() and (parts := max(map(_parts, files))) > len(files):
+        raise CheckpointError(f"{folder}: {len(files)} of {parts} parts, and no {INDEX}")
     if files and named <= {file.name for file in files}:
         return _of_headers([folder / name for name in sorted(named)], str(folder))
     if index.exists():
@@ -87,6 +94,12 @@ def _of_folder(folder: Path) -> Stored:
     if len(ggufs) == 1:
         return _of_gguf(ggufs[0])
     raise CheckpointError(f"{folder}: neither {INDEX} nor .safetensors files, and {len(ggufs)} .gguf files")
+
+
+def _parts(path: Path) -> int:
+    """How many files its checkpoint has, by its name."""
+    found = SHARD.search(path.name)
+    return int(found[1]) if found else 1
 
 
 def _of_index(path: Path) -> Stored:
@@ -104,7 +117,7 @@ def _read_index(path: Path) -> tuple[int, dict[str, str]]:
         raise CheckpointError(f"{path}: no weight_map of files by tensor")
     if isinstance(total, float) and total.is_integer():
         total = int(total)
-    if isinstance(total, bool) or not isinstance(total, int) or total <= 0:
+    if isinstance(total, bool) or not isinstance(total, int) or not 0 < total <= MOST_BYTES:
         raise CheckpointError(f"{path}: metadata.total_size must be the bytes of all tensors, got {total!r}")
     return total, names
 
@@ -137,6 +150,8 @@ def _header(path: Path) -> dict[str, int]:
         place = tensor.get("data_offsets") if isinstance(tensor, dict) else None
         if not (isinstance(place, list) and len(place) == 2 and all(type(end) is int for end in place)):
             raise CheckpointError(f"{path}: tensor {name[:80]!r} has no data_offsets")
+        if not 0 <= place[0] <= place[1] <= MOST_BYTES:
+            raise CheckpointError(f"{path}: tensor {name[:80]!r} ends before it begins, or is too large")
         sizes[name] = place[1] - place[0]
     return sizes
 
@@ -146,6 +161,10 @@ def _of_gguf(path: Path) -> Stored:
     parts: dict[str, int] = {}
     blocks = header.sizes.get(f"{header.architecture}.block_count", 0)
     drafts = header.sizes.get(f"{header.architecture}.nextn_predict_layers", 0)
+    if not 0 <= drafts <= blocks <= MOST_LAYERS:
+        raise CheckpointError(f"{path}: {drafts:,} layers of the MTP part among {blocks:,}: a damaged file")
+    if (files := max(header.sizes.get("split.count", 1), _parts(path))) > 1:
+        raise CheckpointError(f"{path}: one of {files:,} parts; llama-gguf-split --merge makes one file of them")
     own = tuple(f"blk.{layer}." for layer in range(blocks - drafts, blocks))  # layers of the MTP part come last
     for tensor in header.tensors:
         part = MTP if tensor.name.startswith(own) else part_of(tensor.name)

@@ -131,11 +131,16 @@ def _number(file: BinaryIO, form: str) -> int:
     return value
 
 
-def _text(file: BinaryIO) -> str:
+def _length(file: BinaryIO) -> int:
+    """Bytes of the text that follows."""
     length = _number(file, "<Q")
     if length > MOST_TEXT:
         raise GgufError(f"a text of {length:,} bytes: a damaged file")
-    return file.read(length).decode("utf-8")
+    return length
+
+
+def _text(file: BinaryIO) -> str:
+    return file.read(_length(file)).decode("utf-8")
 
 
 def _skip(file: BinaryIO, kind: int, depth: int) -> None:
@@ -143,7 +148,7 @@ def _skip(file: BinaryIO, kind: int, depth: int) -> None:
     if kind in VALUE_BYTES:
         file.seek(VALUE_BYTES[kind], 1)
     elif kind == STRING:
-        file.seek(_number(file, "<Q"), 1)
+        file.seek(_length(file), 1)
     elif kind == ARRAY and depth < MOST_DEPTH:
         item, count = _number(file, "<I"), _number(file, "<Q")
         if count > MOST_ITEMS:

@@ -75,6 +75,9 @@ def read_served(path: Path, name: str) -> Served:
     quantised = _without_quantisation(data)
     text = data.get("text_config", data)
     kind = text.get("model_type") if isinstance(text, dict) else None
+    for section in (data, text):
+        if isinstance(section, dict) and not isinstance(section.get("model_type"), str | None):
+            raise ConfigError(f"{where}: model_type must be text, got {section['model_type']!r}")
     if kind is None or kind in MODEL_TYPES:
         served = of_shapes(name, config_from(data, where))
     elif kind in EXPERT_TYPES:
@@ -158,7 +161,7 @@ def _plain(config: dict[str, Any], name: str, where: str) -> Served:
     """A model that has full attention in every layer and nothing else to keep."""
     for field, what in OTHER_CACHES.items():
         kinds = config.get(field)
-        full = field == "layer_types" and isinstance(kinds, list) and set(kinds) == {"full_attention"}
+        full = field == "layer_types" and isinstance(kinds, list) and all(kind == "full_attention" for kind in kinds)
         unused = field == "sliding_window" and config.get("use_sliding_window") is False
         if kinds and not full and not unused:
             raise ConfigError(f"{where}: {field}: {what} has a cache that is not known here")

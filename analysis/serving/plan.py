@@ -179,6 +179,13 @@ def cache_type(name: str, known: dict[str, CacheType], default: str, runtime: st
     return known[wanted]
 
 
+def shared_heads(kv_heads: int, cards: int) -> int:
+    """Heads of keys and values that each card has, at least one; :class:`ServingError` where they can't be shared."""
+    if kv_heads % cards and cards % kv_heads:
+        raise ServingError(f"{cards} cards can't share {kv_heads} heads of keys and values")
+    return max(1, kv_heads // cards)
+
+
 def share(total: int, cards: int, what: str) -> int:
     """A card's share; :class:`ServingError` where it is no whole number."""
     if total % cards:

@@ -24,6 +24,7 @@ from vram_ledger.analysis.serving.plan import (
     exactly,
     figure,
     share,
+    shared_heads,
     term,
 )
 from vram_ledger.analysis.serving.vllm import FP8, state_page_bytes
@@ -36,9 +37,16 @@ SPARE_SLOTS = 1  # of the pool, for requests that are padding
 # now, has 5; extra_buffer_lazy 4, no_buffer 3, which was the default before).
 SLOTS_ALONE, SLOTS_CACHED, LEAST_SLOTS_CACHED = 1, 5, 3
 MIB, GIB = 2**20, 2**30
-# Memory of the card in MiB below which, tokens of a prefill's chunk, and requests of the largest CUDA graph.
-BY_MEMORY = ((20 * 1024, 2048, 8), (35 * 1024, 2048, 24), (60 * 1024, 4096, 32), (160 * 1024, 8192, 256))
-LARGEST = (16_384, 512)
+# Memory of the card in MiB below which, tokens of a prefill's chunk, and requests of the largest CUDA graph: on few
+# cards, and from MANY_CARDS on.
+BY_MEMORY = (
+    (20 * 1024, 2048, 8, 8),
+    (35 * 1024, 2048, 24, 80),
+    (60 * 1024, 4096, 32, 160),
+    (160 * 1024, 8192, 256, 512),
+)
+LARGEST = (16_384, 512, 512)
+MANY_CARDS, EACH_CARD_MIB = 4, 128
 LEAST_RESERVED_MIB, LARGE_CARD_MIB, DRAFTS_MIB = 10 * 1024, 60 * 1024, 2 * 1024
 CACHE_TYPES = {
     "auto": CacheType(name="auto", elements=1, bytes=2),
@@ -67,7 +75,7 @@ def state_bytes(model: Served, cards: int = 1) -> int:
 
 def token_bytes(model: Served, kv: CacheType, cards: int = 1) -> int:
     """One token's keys and values in all layers with full attention."""
-    return 2 * model.n_full * max(1, model.kv_heads // cards) * kv.of(model.head_dim)
+    return 2 * model.n_full * shared_heads(model.kv_heads, cards) * kv.of(model.head_dim)
 
 
 def draft_ssm_bytes(model: Served, requests: int, drafts: int, cards: int = 1) -> int:
@@ -80,14 +88,15 @@ def draft_conv_bytes(model: Served, requests: int, drafts: int, cards: int = 1) 
     return (requests + SPARE_SLOTS) * conv_bytes(model, drafts + model.conv_width - 2, cards)
 
 
-def default_fraction(total_bytes: int, drafts: int, vision: bool) -> Fraction:
+def default_fraction(total_bytes: int, drafts: int, vision: bool, cards: int = 1) -> Fraction:
     """mem_fraction_static that SGLang sets itself: what its estimate of activations and graphs leaves of the card.
 
     With a vision tower it takes about a tenth less, by the tower's size, which is not counted here.
     """
     memory = total_bytes // MIB
-    chunk, graphs = next(((c, g) for limit, c, g in BY_MEMORY if memory < limit), LARGEST)
-    reserved = 512 + Fraction(3, 2) * max(chunk, 2048) + 2 * graphs + 128
+    chunk, few, many = next((row[1:] for row in BY_MEMORY if memory < row[0]), LARGEST)
+    graphs = few if cards < MANY_CARDS else many
+    reserved = 512 + Fraction(3, 2) * max(chunk, 2048) + 2 * graphs + EACH_CARD_MIB * cards
     if memory > LARGE_CARD_MIB:
         reserved = max(reserved, Fraction(LEAST_RESERVED_MIB))
     reserved += DRAFTS_MIB if drafts else 0
@@ -148,8 +157,8 @@ def _terms(asked: Asked) -> tuple[Term, ...]:
     outside = asked.outside or Span(least=0, most=GIB)
     known = "as known of the card, or given" if asked.outside else "not known; assumed"
     vision = bool(asked.model.vision_parameters) and not asked.text
-    least = asked.utilization or default_fraction(asked.card.least_bytes, asked.drafts, vision)
-    most = asked.utilization or default_fraction(asked.card.most_bytes, asked.drafts, vision)
+    least = asked.utilization or default_fraction(asked.card.least_bytes, asked.drafts, vision, asked.cards)
+    most = asked.utilization or default_fraction(asked.card.most_bytes, asked.drafts, vision, asked.cards)
     room = Span(
         least=int((asked.card.least_bytes - outside.most) * least),
         most=int((asked.card.most_bytes - outside.least) * most),

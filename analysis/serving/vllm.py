@@ -9,6 +9,7 @@ Read in vllm-project/vllm at release 0.20 and after. The block of a hybrid: ``vl
 ``determine_available_memory``; the rotary table: ``vllm/model_executor/layers/rotary_embedding/mrope.py``.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -29,6 +30,7 @@ from vram_ledger.analysis.serving.plan import (
     exactly,
     figure,
     share,
+    shared_heads,
     term,
 )
 from vram_ledger.analysis.serving.weights import loaded
@@ -39,6 +41,10 @@ STATE_BYTES = 4  # mamba_ssm_dtype of the family's configs is float32
 NULL_BLOCKS = 1  # vllm/v1/core/block_pool.py keeps one that no request gets
 # Release from which the rotary table has a row a position: 0.29.0 has four (logs), 0.33.0 one (on an emulated card).
 SHORT_TABLE, NEWEST = (0, 33), "0.33.0"
+# vllm/platforms/interface.py and model_executor/layers/mamba/gdn/qwen_gdn_linear_attn.py (0.33.0): where prefixes are
+# cached and a prefill's kernel leaves states on its way, as FlashInfer's does every 64 tokens, a block is a multiple of
+# that (the 27B's is 832 on an H100, not 784) and a request keeps one more copy of its states.
+CHECKPOINT_TOKENS, CHECKPOINTS_FROM = 64, (0, 33)
 COLD_COMPILE = Fraction(105, 100)  # of the embedding's bytes
 GROUP_STRETCH = Fraction(3, 2)  # below it all kinds of layers make one group each
 FP8 = CacheType(name="fp8", elements=1, bytes=1)
@@ -82,10 +88,7 @@ class Blocks:
 
 def blocks_of(model: Served, kv: CacheType = CACHE_TYPES["auto"], drafts: int = 0, cards: int = 1) -> Blocks:
     """The blocks of a model: as long as it takes for a page of tokens to be no smaller than one of a state."""
-    if model.kv_heads % cards and cards % model.kv_heads:
-        raise ServingError(f"{cards} cards can't share {model.kv_heads} heads of keys and values")
-    heads = max(1, model.kv_heads // cards)
-    token = 2 * heads * kv.of(model.head_dim)
+    token = 2 * shared_heads(model.kv_heads, cards) * kv.of(model.head_dim)
     n_full = model.n_full + (model.mtp_layers if drafts else 0)
     if not model.n_linear:
         return Blocks(
@@ -112,6 +115,15 @@ def blocks_of(model: Served, kv: CacheType = CACHE_TYPES["auto"], drafts: int = 
     )
 
 
+def blocks_as_run(model: Served, version: str, prefix_caching: bool, flashinfer_prefill: bool) -> tuple[Blocks, int]:
+    """The blocks of a release on a card, and how many copies of its states a request keeps."""
+    blocks = blocks_of(model)
+    if not (prefix_caching and flashinfer_prefill and _release(version) >= CHECKPOINTS_FROM):
+        return blocks, 1 + prefix_caching
+    tokens = -(-blocks.tokens // CHECKPOINT_TOKENS) * CHECKPOINT_TOKENS
+    return dataclasses.replace(blocks, tokens=tokens, page_bytes=blocks.page_bytes // blocks.tokens * tokens), 3
+
+
 def state_page_bytes(model: Served, drafts: int = 0, cards: int = 1) -> int:
     """One layer's state of one sequence: float32 matrices; columns of bf16, K−1 and one more for each draft."""
     matrices = share(model.state_elements, cards, "state elements") * STATE_BYTES
@@ -128,8 +140,12 @@ def cold_compile_bytes(model: Served) -> int:
 
 def rotary_rows(model: Served, version: str) -> int:
     """Rows of the table of cosines and sines: for mrope four times the positions, in newer releases once."""
-    newer = tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) >= SHORT_TABLE
+    newer = _release(version) >= SHORT_TABLE
     return model.rotary_rows // MROPE_STRETCH if newer and model.shapes is not None else model.rotary_rows
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
 def rotary_bytes(model: Served) -> int:
@@ -184,8 +200,7 @@ def _terms(asked: Asked) -> tuple[Term, ...]:
         term(
             "rotary table",
             table,
-            f"{asked.model.rotary_rows:,} rows of {asked.model.rotary_dim} × {asked.model.element_bytes} B"
-            + ("; a quarter of it in 0.33.0" if asked.model.shapes is not None else ""),
+            _table_source(asked.model),
             logs_of("vllm", "weights"),
         ),
     )
@@ -205,13 +220,21 @@ def _terms(asked: Asked) -> tuple[Term, ...]:
     return (*loading, *beside, term(POOL, room - taken, source))
 
 
+def _table_source(model: Served) -> str:
+    if not model.rotary_rows:
+        return "not counted: the config has no max_position_embeddings"
+    rows = f"{model.rotary_rows:,} rows of {model.rotary_dim} × {model.element_bytes} B"
+    return rows + ("; a quarter of it in 0.33.0" if model.shapes is not None else "")
+
+
 def _rounding(asked: Asked, requested_bytes: int) -> Term | None:
-    """What the allocator's blocks are larger than what is asked for; not known of quantised weights or of a share.
+    """What the allocator's blocks are larger than what is asked for; not known of quantised weights, of a share, or
+    where layers with full attention do not come every so many.
 
     The MTP part, loaded after the rest, is taken as it is.
     """
     model = asked.model
-    if model.shapes is None or asked.weights is not None or asked.cards > 1:
+    if model.shapes is None or not model.shapes.regular or asked.weights is not None or asked.cards > 1:
         return None
     blocks = loaded_bytes(model.shapes, asked.text, model.element_bytes, model.rotary_rows)
     drafting = model.mtp_parameters * model.element_bytes if asked.drafts else 0
@@ -318,6 +341,11 @@ def _notes(asked: Asked, caching: bool) -> tuple[str, ...]:
     if asked.model.n_linear and asked.prefix_caching is None:
         notes.append(
             "without prefix caching; with it (PREFIX_CACHING=1; the default of 0.33.0) a request keeps its states twice"
+        )
+    if asked.model.n_linear and asked.prefix_caching is not False:
+        notes.append(
+            f"not counted: where 0.33.0 caches prefixes and prefills with FlashInfer (an H100), a request keeps its "
+            f"states three times, in blocks of a multiple of {CHECKPOINT_TOKENS} tokens"
         )
     if asked.drafts and not asked.model.mtp_layers:
         notes.append("the model has no MTP part: a drafter of its own and its cache are not counted")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vram_ledger.commands.options import JsonOption
-from vram_ledger.errors import Fault, InputError
+from vram_ledger.errors import Fault, InputError, WrongEnvironment
 from vram_ledger.home import MODELS, RUNS
 
 if TYPE_CHECKING:
@@ -75,36 +75,50 @@ def _needed(figures: "Iterable[Figure]", protocols: "dict[str, Protocol]") -> "l
 
 def _run(protocol: "Protocol", results: Path | None) -> "Told":
     """Runs a protocol's script on an emulated card, and keeps what it told."""
-    import importlib.metadata
     import subprocess
     import sys
 
     from vram_ledger.analysis.ground.figures import PUBLIC
     from vram_ledger.analysis.ground.files import put
-    from vram_ledger.analysis.public.protocols import Told, told_text
+    from vram_ledger.analysis.public.protocols import Told, checked, told_text
 
     if not protocol.script.is_file():
         raise InputError(
             f"{protocol.script}: no such script; the published ones are in a checkout's examples/protocols"
         )
     arguments = [argument.replace("{models}", str(MODELS)) for argument in protocol.arguments]
+    software = _software()
     command = [sys.executable, "-m", "vram_ledger", "emulate", "--card", protocol.card, "--", "python"]
     typer.echo(f"running {protocol.name} on an emulated {protocol.card}", err=True)
     done = subprocess.run([*command, protocol.script, *arguments], capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
         raise Fault(f"{protocol.script.name} ended with {done.returncode}: {(done.stderr.splitlines() or [''])[-1]}")
+    try:
+        answer = json.loads(lines[-1])
+    except ValueError as error:
+        raise Fault(f"{protocol.script.name}: its last line is no JSON: {lines[-1][:80]}") from error
     told = Told(
         protocol=protocol.name,
         script=protocol.script.name,
         card=protocol.card,
         arguments=protocol.arguments,
-        software={name: importlib.metadata.version(name) for name in PACKAGES},
-        told=json.loads(lines[-1]),
+        software=software,
+        told=checked(answer, protocol.script.name),
     )
     elsewhere = (results or RUNS) / "public" / "protocols" / protocol.stored.name
     put(elsewhere if protocol.folder == PUBLIC else protocol.stored, told_text(told))
     return told
+
+
+def _software() -> dict[str, str]:
+    """The versions that a protocol runs with; asked before it does, for one may not be installed."""
+    import importlib.metadata
+
+    try:
+        return {name: importlib.metadata.version(name) for name in PACKAGES}
+    except importlib.metadata.PackageNotFoundError as error:
+        raise WrongEnvironment(f"{error.name} is not installed; a protocol runs with {', '.join(PACKAGES)}") from error
 
 
 def _print(rows: "Sequence[Row]") -> None:

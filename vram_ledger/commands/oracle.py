@@ -8,11 +8,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from vram_ledger.analysis.derivation.derived_files import version
 from vram_ledger.analysis.serving.loading import loaded_bytes
 from vram_ledger.analysis.serving.model import read_served
 from vram_ledger.analysis.serving.oracle import Compared, Layout, Planned, compared, read_record
-from vram_ledger.analysis.serving.vllm import blocks_of, rotary_rows
+from vram_ledger.analysis.serving.vllm import blocks_as_run, rotary_rows
 from vram_ledger.commands.measure import ModelOption
 from vram_ledger.harness.asked import DEFAULT_MODEL
 from vram_ledger.harness.oracle.asked import ask, question
@@ -21,10 +20,6 @@ from vram_ledger.home import RUNS
 from vram_ledger.names import tokens
 
 GIB = 2**30
-# vllm/platforms/interface.py and model_executor/layers/mamba/gdn/qwen_gdn_linear_attn.py (0.33.0): where prefixes are
-# cached and a prefill's kernel leaves states on its way, as FlashInfer's does every 64 tokens, a block is a multiple of
-# that (the 27B's is 832 on an H100, not 784) and a request keeps one more copy of its states.
-CHECKPOINT_TOKENS, CHECKPOINTS_FROM = 64, (0, 33)
 # What "Model loading took" differs by: nothing in 14 of 15 starts of 0.20.1, 1.1 MiB in one; −1.8 to 6.4 MiB in 0.33.0.
 MOST_ROUNDING_BYTES = 8 * 2**20
 DEFAULT_EMULATED = "a100-80gb"
@@ -64,17 +59,15 @@ def layout_of(config_file: Path, planned: Planned) -> Layout:
     """What our formulas say of the model of a record, as that release of vLLM ran it."""
     model = read_served(config_file, config_file.stem)
     assert model.shapes is not None, "the server is started with models of the family"
-    blocks, rows = blocks_of(model), rotary_rows(model, planned.version)
-    checkpoints = planned.prefix_caching and planned.flashinfer_prefill and version(planned.version) >= CHECKPOINTS_FROM
-    aligned = CHECKPOINT_TOKENS if checkpoints else 1
-    block_tokens = -(-blocks.tokens // aligned) * aligned
+    rows = rotary_rows(model, planned.version)
+    blocks, copies = blocks_as_run(model, planned.version, planned.prefix_caching, planned.flashinfer_prefill)
     return Layout(
         weights_bytes=loaded_bytes(model.shapes, planned.variant == "text", model.element_bytes, rows),
         weights_room_bytes=MOST_ROUNDING_BYTES,
-        block_tokens=block_tokens,
-        block_bytes=blocks.bytes // blocks.tokens * block_tokens,
+        block_tokens=blocks.tokens,
+        block_bytes=blocks.bytes,
         state_groups=blocks.state_groups,
-        state_copies=1 + planned.prefix_caching + checkpoints,
+        state_copies=copies,
     )
 
 

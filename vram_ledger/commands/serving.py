@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import re
 import typing
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -30,6 +31,7 @@ SHARED = {"model", "gpu", "context", "batch", "variant", "memory", "free", "as_j
 DEFAULT_CONTEXT, DEFAULT_BATCH, WIDE_COLUMNS = "4096", "1", 100
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONTEXTS = (1024, 4096, 16_384, 32_768, 65_536, 131_072, 262_144)
+DECIMAL = r"\d{0,3}\.?\d{1,15}"
 MOST_CARDS, MOST_DRAFTS = 64, 64
 _option = functools.partial(typer.Option, rich_help_panel="Of a server")
 Command = Callable[..., None]
@@ -251,22 +253,19 @@ def _count(number: int, what: str, least: int, most: int) -> int:
 def _share(text: str) -> Fraction | None:
     if text == "":
         return None
-    try:
-        share = Fraction(text) if len(text) < 20 else Fraction(0)
-    except (ValueError, ZeroDivisionError):
-        share = Fraction(0)
+    # A plain decimal number alone: a fraction may have an exponent that takes for ever to write out.
+    share = Fraction(text) if re.fullmatch(DECIMAL, text, re.ASCII) else Fraction(0)
     if not 0 < share <= 1:
         raise InputError(f"UTILIZATION is a share of the card above 0 and at most 1, such as 0.9; got {text[:40]!r}")
     return share
 
 
 def _plan(runtime: str, asked: "Asked") -> "Plan":
-    from vram_ledger.analysis.serving import llama_cpp, sglang, vllm
+    from vram_ledger.analysis.serving.held import PLANS
 
     if asked.bits is not None and runtime != "llama.cpp":
         raise InputError(f"{RUNTIMES[runtime]} loads safetensors: WEIGHTS is a folder or an index")
-    plans: dict[str, Callable[[Asked], Plan]] = {"vllm": vllm.plan, "sglang": sglang.plan, "llama.cpp": llama_cpp.plan}
-    return plans[runtime](asked)
+    return PLANS[runtime](asked)
 
 
 def _verdict(plan: "Plan", batch: int, context: int) -> tuple[str | None, int]:
