@@ -320,10 +320,10 @@ def test_versions_draws_a_figure_that_says_it_is_emulated(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("versions", "--transformers", "newest"), "TRANSFORMERS is a version, such as 5.17.0; got 'newest'"),
+        (("versions", "--transformers", "newest"), "TRANSFORMERS is a version in full, such as 5.17.0; got 'newest'"),
         (("versions", "--kernels", "triton"), "KERNELS is fla or torch, got 'triton'"),
         (("versions", "--figure", "/dev/null/x.svg"), "/dev/null/"),
-        (("bisect", "5.17.0", ""), "TO is a version, such as 5.17.0; got ''"),
+        (("bisect", "5.17.0", ""), "TO is a version in full, such as 5.17.0; got ''"),
         (("bisect", "5.23.0", "5.17.0"), "FROM=5.23.0 is not before TO=5.17.0"),
         (("bisect", "5.17.0", "5.23.0", "--phase", "x"), "phase 'x' is neither prefill nor decode"),
         (("bisect", "5.17.0", "5.23.0", "--quantity", "x"), "QUANTITY is slope, requested, allocated, reserved"),
