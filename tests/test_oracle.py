@@ -188,6 +188,7 @@ def test_planted_faults_are_differences(tmp_path: Path) -> None:
         (("--runtime", "sglang"), 2, "RUNTIME is vllm: no other server is started here; got 'sglang'"),
         (("--variant", "vision"), 2, "VARIANT is text (without the vision tower) or default; got 'vision'"),
         (("--utilization", "90"), 2, "UTILIZATION is the share of the card that the server may take, such as 0.9"),
+        (("--utilization", "1e-9"), 2, "UTILIZATION is the share of the card that the server may take, such as 0.9"),
         (("--context", "some"), 2, "context is a number of tokens"),
         (("--emulate", "a1000"), 2, "no GPU is labelled 'a1000'"),
         (("--model", "qwen3.5-28b"), 2, "qwen3.5-28b"),
