@@ -8,18 +8,15 @@ too. From 5.15 on it counts where its import succeeds, whatever the card (``inte
 by the torch reference.
 """
 
-import json
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vram_ledger.errors import InputError, WrongEnvironment
 from vram_ledger.harness.attention import PREFERRED_CUDNN, kernel_of
+from vram_ledger.harness.interpreter import told_by
 
 SCRIPT = Path(__file__).parent / "runtimes" / "installed.py"
-DEADLINE_S = 180
 LEAST_FLA = (0, 2, 2)
 ATTENTION = {
     "flash": "flash (PyTorch)",
@@ -77,19 +74,9 @@ class Stage:
 
 
 def ask(interpreter: str = "") -> Installed:
-    """The environment of an interpreter, by default of this one; :class:`InputError` if that is none."""
-    command = [interpreter or sys.executable, "-c", SCRIPT.read_text(encoding="utf-8")]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
-    except OSError as error:
-        raise InputError(f"{interpreter}: no Python that runs: {error.strerror}") from error
-    except subprocess.TimeoutExpired as error:
-        raise WrongEnvironment(f"importing torch and fla took more than {DEADLINE_S} s") from error
-    lines = done.stdout.splitlines()
-    if done.returncode or not lines:
-        last = (done.stderr.splitlines() or [f"it ended with {done.returncode}"])[-1]
-        raise WrongEnvironment(f"{interpreter or sys.executable} can't tell what it has: {last}")
-    return Installed(**json.loads(lines[-1]))
+    """The environment of an interpreter, by default of this one; see :func:`told_by` where that is none."""
+    program = SCRIPT.read_text(encoding="utf-8")
+    return Installed(**told_by(interpreter or sys.executable, program, preload=True))
 
 
 def stages_of(there: Installed, capability: tuple[int, int] | None, dtype: str, head_dim: int) -> tuple[Stage, ...]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ from tests.invoked import invoke
 from vram_ledger.analysis.derivation.derived_files import named_formula
 from vram_ledger.errors import InputError, WrongEnvironment
 from vram_ledger.harness import installed
+from vram_ledger.harness.emulation.elsewhere import stubs_of
 from vram_ledger.harness.installed import Installed, Stage, ask, numbers_of, stages_of
+from vram_ledger.harness.interpreter import told_by
+from vram_ledger.harness.oracle.asked import question
 
 THERE = Installed(
     python="3.12.1",
@@ -194,11 +198,35 @@ def test_an_interpreter_tells_what_it_has(tmp_path: Path) -> None:
     assert sys.executable == there.executable
 
 
-def test_what_is_no_python_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no Python that runs"):
-        ask(str(tmp_path / "nowhere"))
-    with pytest.raises(WrongEnvironment, match="can't tell what it has"):
-        ask("/bin/false")
+def of_server(interpreter: str) -> object:
+    """What is asked of an interpreter before a server is started with it."""
+    return question("vllm", "qwen3.5-9b", "l4", "text", 0, "", interpreter)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("/bin/false", "/bin/false is no Python 3.11 or newer that can tell what it has: it ended with 1"),
+        ("/bin/echo", "/bin/echo is no Python 3.11 or newer: it prints something else than it was asked for"),
+        ("/bin/true", "/bin/true is no Python 3.11 or newer: it prints something else than it was asked for"),
+    ],
+)
+@pytest.mark.parametrize("asked", [ask, stubs_of, of_server])
+def test_what_is_no_python_is_refused(asked: Callable[[str], object], name: str, words: str) -> None:
+    with pytest.raises(InputError) as refused:
+        asked(name)
+    assert words == str(refused.value)
+
+
+@pytest.mark.parametrize("asked", [ask, stubs_of])
+def test_what_is_not_there_can_not_be_run(asked: Callable[[str], object], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere can't be run: No such file or directory$"):
+        asked(str(tmp_path / "nowhere"))
+
+
+def test_an_interpreter_that_never_answers_is_not_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(WrongEnvironment, match=r"does not tell what it has within 1 s$"):
+        told_by(interpreter(tmp_path, "-S"), "import time; time.sleep(9)", deadline_s=1)
 
 
 def interpreter(folder: Path, option: str) -> str:

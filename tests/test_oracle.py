@@ -1,5 +1,6 @@
 """What a server planned: stored records equal the formulas; its process is started, read and ended in any case."""
 
+import io
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tests.conftest import ROOT
 from tests.invoked import invoke
@@ -22,12 +24,16 @@ from vram_ledger.analysis.serving.oracle import (
     read_record,
     read_records,
 )
-from vram_ledger.commands.oracle import layout_of
-from vram_ledger.errors import Fault
+from vram_ledger.commands.oracle import _tell, layout_of
+from vram_ledger.errors import Fault, InputError
+from vram_ledger.harness.emulation import served
+from vram_ledger.harness.emulation.build import Built
+from vram_ledger.harness.emulation.profile import Emulation
+from vram_ledger.harness.emulation.wheel import NoEmulation
 from vram_ledger.harness.models import sha256_of
 from vram_ledger.harness.oracle.inside_vllm import at
 from vram_ledger.harness.oracle.process import answer_of, why
-from vram_ledger.harness.oracle.record import NOT_EMULATED, relevant
+from vram_ledger.harness.oracle.record import NOT_EMULATED, Start, relevant, store
 from vram_ledger.harness.records import RecordError
 from vram_ledger.home import MODELS, RESULTS
 
@@ -79,7 +85,7 @@ def test_what_is_printed_is_what_is_counted(planned: Planned) -> None:
 
 @pytest.mark.parametrize("planned", IN_0_20, ids=named)
 def test_pool_is_what_the_rest_leaves_of_what_was_requested(planned: Planned) -> None:
-    rest = planned.weights_bytes + planned.activation_bytes + planned.graphs_estimated_bytes
+    rest = planned.weights_bytes + planned.activation_bytes + (planned.graphs_estimated_bytes or 0)
     assert planned.pool_bytes == planned.requested_bytes - rest
 
 
@@ -168,6 +174,27 @@ def test_record_that_is_none_is_refused_with_its_file_and_field(tmp_path: Path, 
     assert words in str(refused.value)
 
 
+def test_release_that_estimates_no_graphs_is_read(tmp_path: Path) -> None:
+    value = json.loads(RECORDS[0].path.read_text(encoding="utf-8"))
+    value["planned"]["graphs_estimated_bytes"] = None
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps(value), encoding="utf-8")
+    assert read_record(path).graphs_estimated_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("INFO 11-25 [a.py:1] Graph capturing finished", "  Graph capturing finished\n"),
+        ("Graph capturing finished", "  Graph capturing finished\n"),
+    ],
+)
+def test_line_of_a_log_is_shown_from_its_words_on(line: str, shown: str) -> None:
+    console = Console(record=True, file=io.StringIO())
+    _tell(console, line)
+    assert shown == console.export_text()
+
+
 def test_planted_faults_are_differences(tmp_path: Path) -> None:
     value = json.loads(RECORDS[0].path.read_text(encoding="utf-8"))
     planned = value["planned"]
@@ -188,6 +215,7 @@ def test_planted_faults_are_differences(tmp_path: Path) -> None:
         (("--runtime", "sglang"), 2, "RUNTIME is vllm: no other server is started here; got 'sglang'"),
         (("--variant", "vision"), 2, "VARIANT is text (without the vision tower) or default; got 'vision'"),
         (("--utilization", "90"), 2, "UTILIZATION is the share of the card that the server may take, such as 0.9"),
+        (("--utilization", "1e-9"), 2, "UTILIZATION is the share of the card that the server may take, such as 0.9"),
         (("--context", "some"), 2, "context is a number of tokens"),
         (("--emulate", "a1000"), 2, "no GPU is labelled 'a1000'"),
         (("--model", "qwen3.5-28b"), 2, "qwen3.5-28b"),
@@ -203,6 +231,11 @@ def test_wrong_input_is_one_clear_line(arguments: tuple[str, ...], code: int, wo
 
 
 # ---- a server's process ----
+
+START = Start(
+    runtime="vllm", versions={}, card={}, emulation="", model="", config_sha256="", variant="text", options={},
+    variables={}, planned={}, replaced=(), guessed=(), log=(), starts=1, seconds=1,
+)  # fmt: skip
 
 FAKE_VLLM = """
 import logging, os, sys
@@ -319,6 +352,63 @@ def test_server_that_is_never_ready_is_ended_with_its_own_processes(tmp_path: Pa
     with pytest.raises(Fault, match="not ready after 1 s; the last that it said: loading"):
         answer_of([sys.executable, "-c", CHILD + "print('loading', flush=True); time.sleep(99)", mark], {}, 1, print)
     assert [] == running(mark)
+
+
+def test_second_interruption_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second comes in the grace of a server that does not heed the first."""
+    mark = f"interrupted-twice-{os.getpid()}"
+    wait = subprocess.Popen.wait
+
+    def interrupted(process: "subprocess.Popen[bytes]", timeout: float | None = None) -> int:
+        if timeout:
+            raise KeyboardInterrupt
+        return wait(process)
+
+    def tell(line: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(99)"
+    with pytest.raises(KeyboardInterrupt):
+        answer_of([sys.executable, "-c", deaf, mark], {}, 30, tell)
+    assert [] == running(mark)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_record_that_could_not_be_put_in_place_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: BaseException
+) -> None:
+    def fails(*paths: object) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "replace", fails)
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises((KeyboardInterrupt, InputError)):
+        store(tmp_path / "one.json", START)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_calls_of_servers_are_built_apart_from_what_another_process_builds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    built: list[Path] = []
+
+    def compiled(command: list[str | Path]) -> None:
+        built.append(Path(command[command.index("-o") + 1]))
+        built[-1].touch()
+        if len(built) < 3:
+            raise NoEmulation("no compiler")
+
+    monkeypatch.setattr(served, "_compile", compiled)
+    emulation = Emulation(variables={"LD_PRELOAD": "a.so"}, digest="0")
+    stubs = Built(folder=tmp_path / "stubs", digest="1", architectures=(80,))
+    for process in (1, 2):
+        monkeypatch.setattr(os, "getpid", lambda number=process: number)
+        with pytest.raises(NoEmulation):
+            served.for_servers(emulation, stubs)
+    assert (2, []) == (len(set(built)), list(tmp_path.iterdir()))
+    preload = served.for_servers(emulation, stubs).variables["LD_PRELOAD"]
+    assert [preload.removesuffix(":a.so")] == list(map(str, tmp_path.iterdir()))
 
 
 def test_interruption_leaves_no_process_and_no_file(fake: Path, tmp_path: Path) -> None:

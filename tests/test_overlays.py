@@ -1,14 +1,16 @@
 """Releases in folders of their own: what goes on the path, and what is refused."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from vram_ledger.errors import Fault, InputError
 from vram_ledger.harness.emulation.profile import Emulation
-from vram_ledger.harness.versions import overlays
-from vram_ledger.harness.versions.overlays import NotOverlaid, needs, offered, overlaid
+from vram_ledger.harness.versions import overlays, running
+from vram_ledger.harness.versions.overlays import NotOverlaid, checked, needs, offered, overlaid
 from vram_ledger.harness.versions.running import under
 
 
@@ -99,3 +101,58 @@ def test_a_process_finds_the_release_before_what_is_installed(tmp_path: Path) ->
     program = "import vl_one, importlib.metadata as m; print(vl_one.version, m.version('vl-one'))"
     done = subprocess.run([sys.executable, "-c", program], env=variables, capture_output=True, text=True, check=True)
     assert ("2.0 2.0\n", "1") == (done.stdout, variables["OTHER"])
+
+
+def fetching(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    """A pip that fetches a release of this version."""
+
+    def pip(*arguments: str) -> str:
+        target = Path(arguments[arguments.index("--target") + 1])
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.move(unpacked(target.parent / "made", "vl-one", version), target)
+        return ""
+
+    monkeypatch.setattr(overlays, "_pip", pip)
+
+
+def test_an_interrupted_fetch_leaves_no_release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fetching(monkeypatch, "1.0")
+
+    def interrupted(source: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            overlaid({"vl-one": "1.0"}, tmp_path)
+    assert [] == list(tmp_path.iterdir())
+    assert (tmp_path / "vl-one-1.0",) == overlaid({"vl-one": "1.0"}, tmp_path)
+    assert ["vl-one-1.0"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_half_a_release_is_fetched_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    half = tmp_path / "vl-one-1.0"
+    half.mkdir()
+    (half / "left.py").touch()
+    fetching(monkeypatch, "1.0")
+    assert (half,) == overlaid({"vl-one": "1.0"}, tmp_path)
+    assert not (half / "left.py").exists()
+
+
+def test_a_folder_that_is_no_release_is_passed_over(tmp_path: Path) -> None:
+    one = unpacked(tmp_path, "vl-one", "1.0")
+    (tmp_path / "vl-one-5.x").mkdir()
+    (tmp_path / "vl-one-1.0.post1").touch()
+    assert (one,) == overlaid({"vl-one": "1.0"}, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["5.17", "5", "5.17.", "newest"])
+def test_a_version_is_given_in_full_as_runs_are_stored(text: str) -> None:
+    with pytest.raises(InputError, match=r"^FROM is a version in full, such as 5\.17\.0; got"):
+        checked(text, "FROM")
+
+
+def test_a_comparison_of_chunks_that_takes_too_long_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "CHUNKED_DEADLINE_S", 0.01)
+    with pytest.raises(Fault, match=r"^the comparison of chunks was not done after 0\.01 s$"):
+        running.chunks_under(())

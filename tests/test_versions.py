@@ -12,8 +12,9 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.invoked import Result, invoke
+from tests.replayed import small_config
 from tests.test_derived import stored as stored_program
-from vram_ledger.analysis.derivation.derived_files import version
+from vram_ledger.analysis.derivation.derived_files import configuration_of, version
 from vram_ledger.analysis.versions.bisection import NotMoved, Quantity, bisected
 from vram_ledger.analysis.versions.chunked import stored_compared
 from vram_ledger.analysis.versions.records import (
@@ -31,6 +32,8 @@ from vram_ledger.analysis.versions.records import (
 from vram_ledger.analysis.versions.shapes import slope_of
 from vram_ledger.analysis.versions.steps import along, compared, peak_bytes, step_between, stretches
 from vram_ledger.analysis.versions.tables import tensor_text
+from vram_ledger.commands import versions as commands
+from vram_ledger.harness.models import sha256_of
 from vram_ledger.harness.records import Phase
 
 FOLDER = ROOT / "results" / "versions"
@@ -320,10 +323,10 @@ def test_versions_draws_a_figure_that_says_it_is_emulated(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("versions", "--transformers", "newest"), "TRANSFORMERS is a version, such as 5.17.0; got 'newest'"),
+        (("versions", "--transformers", "newest"), "TRANSFORMERS is a version in full, such as 5.17.0; got 'newest'"),
         (("versions", "--kernels", "triton"), "KERNELS is fla or torch, got 'triton'"),
         (("versions", "--figure", "/dev/null/x.svg"), "/dev/null/"),
-        (("bisect", "5.17.0", ""), "TO is a version, such as 5.17.0; got ''"),
+        (("bisect", "5.17.0", ""), "TO is a version in full, such as 5.17.0; got ''"),
         (("bisect", "5.23.0", "5.17.0"), "FROM=5.23.0 is not before TO=5.17.0"),
         (("bisect", "5.17.0", "5.23.0", "--phase", "x"), "phase 'x' is neither prefill nor decode"),
         (("bisect", "5.17.0", "5.23.0", "--quantity", "x"), "QUANTITY is slope, requested, allocated, reserved"),
@@ -356,7 +359,7 @@ def test_a_model_of_which_no_release_is_stored_is_told_how_to_run_one(tmp_path: 
 
 def test_a_file_that_is_not_as_written_is_named(tmp_path: Path) -> None:
     versions = stored("qwen3.5-27b.text")
-    path = versions_path(tmp_path, versions.gpu_label, versions.configuration)
+    path = versions_path(tmp_path, versions.gpu_label, versions.configuration, versions.config_sha256)
     write_versions(versions, path)
     path.write_text(path.read_text(encoding="utf-8").replace('"reserved_bytes"', '"reserve"', 1), encoding="utf-8")
     with pytest.raises(VersionsError, match=path.name):
@@ -366,9 +369,35 @@ def test_a_file_that_is_not_as_written_is_named(tmp_path: Path) -> None:
 def test_own_runs_are_added_to_what_is_published(tmp_path: Path) -> None:
     versions = stored("qwen3.5-27b.text")
     own = dataclasses.replace(versions, runs=(dataclasses.replace(versions.runs[-1], software=_newer()),))
-    write_versions(own, versions_path(tmp_path, versions.gpu_label, versions.configuration))
+    write_versions(own, versions_path(tmp_path, own.gpu_label, own.configuration, own.config_sha256))
     done = invoke("bisect", "5.22.2", "5.99.0", "--results", tmp_path)
     assert "exit 0: it moved in transformers 5.23.0: " in done.stdout
+
+
+def test_runs_of_a_config_are_not_those_of_what_it_is_edited_to(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    of_config = "versions", "--model", config, "--results", tmp_path / "runs"
+    told = dataclasses.replace(
+        stored("qwen3.5-27b.text"), configuration=configuration_of(config.stem, "text"), config_sha256=sha256_of(config)
+    )
+    path = versions_path(tmp_path / "runs", told.gpu_label, told.configuration, told.config_sha256)
+    write_versions(told, path)
+    assert 0 == invoke(*of_config).exit_code
+    config.write_text(config.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    assert 4 == invoke(*of_config).exit_code
+    assert path != versions_path(tmp_path / "runs", told.gpu_label, told.configuration, sha256_of(config))
+
+
+def test_bisection_without_fla_takes_no_stored_run_that_had_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    installed = {"torch": "2.14.1", "transformers": "5.24.0"}
+    monkeypatch.setattr(commands, "_installed", lambda name: installed.get(name, ""))
+    monkeypatch.setattr(commands, "offered", lambda name: ("5.22.2", "5.24.0", "5.99.0"))
+    monkeypatch.setattr(
+        commands.Question, "run", lambda self, wanted: planted(wanted["transformers"], len(wanted["transformers"]))
+    )
+    done = invoke("bisect", "5.22.2", "5.99.0", "--results", tmp_path)
+    assert "exit 1: refused: 5.22.2 and 5.99.0 have the same: 6" == done.stderr.splitlines()[-1]
+    assert 2 == done.stdout.count("run now")
 
 
 def _newer() -> Software:

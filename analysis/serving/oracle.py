@@ -46,9 +46,9 @@ class Planned:
     """One start of a server. card: its label; total_bytes: the card's. variant: text or default, with the vision tower.
 
     version: the server's; versions: all that decide. starts: in a row with one compile cache, of which this is the
-    last. weights, activation, graphs_estimated, requested, pool: as the server counted them. longest_request_tokens,
-    most_requests, most_batched_tokens, utilization: what it took, given or by default. flashinfer_prefill: whether
-    FlashInfer's kernel runs the delta rule of a prefill. printed: by its log.
+    last. weights, activation, graphs_estimated, requested, pool: as the server counted them; ``None``: older releases
+    estimate no graphs. longest_request_tokens, most_requests, most_batched_tokens, utilization: what it took, given or
+    by default. flashinfer_prefill: whether FlashInfer's kernel runs the delta rule of a prefill. printed: by its log.
     """
 
     path: Path
@@ -64,7 +64,7 @@ class Planned:
     options: Mapping[str, Any]
     weights_bytes: int
     activation_bytes: int
-    graphs_estimated_bytes: int
+    graphs_estimated_bytes: int | None
     requested_bytes: int
     pool_bytes: int
     block_tokens: int
@@ -120,7 +120,6 @@ def _planned(path: Path, value: dict[str, Any]) -> Planned:
         for name in (
             "weights_bytes",
             "activation_bytes",
-            "graphs_estimated_bytes",
             "requested_bytes",
             "pool_bytes",
             "block_tokens",
@@ -130,6 +129,7 @@ def _planned(path: Path, value: dict[str, Any]) -> Planned:
             "most_batched_tokens",
         )
     }
+    estimated = planned["graphs_estimated_bytes"]
     return Planned(
         path=path,
         runtime=value["runtime"],
@@ -142,6 +142,7 @@ def _planned(path: Path, value: dict[str, Any]) -> Planned:
         eager=value["options"]["enforce_eager"],
         starts=_whole(path, "starts", value["starts"]),
         options=value["options"],
+        graphs_estimated_bytes=None if estimated is None else _whole(path, "graphs_estimated_bytes", estimated),
         groups=tuple(Group(**group) for group in planned["groups"]),
         utilization=float(planned["utilization"]),
         prefix_caching=bool(planned["prefix_caching"]),

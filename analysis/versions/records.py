@@ -13,7 +13,7 @@ from vram_ledger.analysis.derivation.derived_files import variant_of, version
 from vram_ledger.analysis.ground.files import put, stored, with_rows
 from vram_ledger.errors import InputError
 from vram_ledger.harness.records import Configuration, Kernels, Phase, encode
-from vram_ledger.home import RESULTS, RUNS
+from vram_ledger.home import MODELS, RESULTS, RUNS
 
 SCHEMA = 1
 FOLDER = "versions"
@@ -118,9 +118,14 @@ class Versions:
         return dataclasses.replace(self, runs=tuple(sorted(kept.values(), key=lambda r: r.software.rank)))
 
 
-def versions_path(results: Path, gpu_label: str, configuration: Configuration) -> Path:
-    """Where the file of a model's variant on a card belongs."""
-    return results / FOLDER / gpu_label / f"{configuration.model}.{variant_of(configuration)}.json"
+def versions_path(results: Path, gpu_label: str, configuration: Configuration, config_sha256: str) -> Path:
+    """Where the file of a model's variant on a card belongs.
+
+    A name that is no shipped model's is only its config's, which may be edited: each state has a file of its own.
+    """
+    name = f"{configuration.model}.{variant_of(configuration)}"
+    shipped = (MODELS / f"{configuration.model}.json").is_file()
+    return results / FOLDER / gpu_label / f"{name if shipped else f'{name}.{config_sha256[:12]}'}.json"
 
 
 def write_versions(versions: Versions, path: Path) -> None:
@@ -135,8 +140,10 @@ def read_versions(path: Path) -> Versions:
     return stored(path, Versions, "versions", SCHEMA, VersionsError)  # type: ignore[no-any-return]
 
 
-def stored_versions(gpu_label: str, configuration: Configuration, results: Path = RUNS) -> Versions | None:
+def stored_versions(
+    gpu_label: str, configuration: Configuration, config_sha256: str, results: Path = RUNS
+) -> Versions | None:
     """What is published of a model on a card, and what the user's own runs add to it; ``None`` if there is neither."""
-    paths = [versions_path(folder, gpu_label, configuration) for folder in (RESULTS, results)]
+    paths = [versions_path(folder, gpu_label, configuration, config_sha256) for folder in (RESULTS, results)]
     found = [read_versions(path) for path in dict.fromkeys(paths) if path.is_file()]
     return found[0].with_runs(run for more in found[1:] for run in more.runs) if found else None

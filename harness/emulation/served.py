@@ -3,8 +3,10 @@
 The stubs themselves stay as they were: their source is part of what stored campaigns are identified by.
 """
 
+import contextlib
 import dataclasses
 import hashlib
+import os
 from pathlib import Path
 
 from vram_ledger.harness.emulation.build import _SHARED_FLAGS, Built, _compile, _compiler
@@ -19,12 +21,15 @@ def for_servers(emulation: Emulation, stubs: Built) -> Emulation:
     digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
     library = stubs.folder.parent / f"served-{digest}.so"
     if not library.exists():
-        part = library.with_suffix(f".{stubs.digest}.part")
+        part = library.with_suffix(f".{os.getpid()}.part")
         try:
             _compile([*_compiler(), *_SHARED_FLAGS, "-o", part, SOURCE])
             part.replace(library)
         except OSError as error:
             raise NoEmulation(f"the calls of servers can't be kept: {error.filename}: {error.strerror}") from error
+        finally:
+            with contextlib.suppress(OSError):  # it is not there: in place, or never begun
+                part.unlink()
     preload = f"{library}:{emulation.variables['LD_PRELOAD']}"
     both = hashlib.sha256(f"{emulation.digest} {digest}".encode()).hexdigest()[:12]
     return dataclasses.replace(emulation, variables=emulation.variables | {"LD_PRELOAD": preload}, digest=both)

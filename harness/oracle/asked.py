@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -13,12 +14,12 @@ from typing import Any
 
 from vram_ledger.errors import InputError, WrongEnvironment
 from vram_ledger.harness.asked import one_card
-from vram_ledger.harness.emulation.elsewhere import asked as said_by
 from vram_ledger.harness.emulation.elsewhere import stubs_of
 from vram_ledger.harness.emulation.profile import Emulation, Profile, emulation_of, profile_of
 from vram_ledger.harness.emulation.served import for_servers
 from vram_ledger.harness.emulation.wheel import NoEmulation
 from vram_ledger.harness.gpus import Gpu, read_gpus
+from vram_ledger.harness.interpreter import told_by
 from vram_ledger.harness.models import model_file, sha256_of
 from vram_ledger.harness.oracle.folder import write_model
 from vram_ledger.harness.oracle.process import answer_of
@@ -109,18 +110,17 @@ def _share(text: str) -> float:
     """A share of the card, above 0 and at most 1; 0 where none was given."""
     if not text:
         return 0.0
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = float(text) if re.fullmatch(r"\d?(\.\d{1,17})?", text, re.ASCII) else 0.0
     if not 0 < value <= 1:
-        raise InputError(f"UTILIZATION is the share of the card that the server may take, such as 0.9; got {text!r}")
+        raise InputError(
+            f"UTILIZATION is the share of the card that the server may take, such as 0.9; got {text[:40]!r}"
+        )
     return value
 
 
 def _versions(runtime: str, interpreter: str) -> dict[str, str]:
     """The packages of the interpreter; :class:`WrongEnvironment` if the server is not among them."""
-    found: dict[str, str | None] = json.loads(said_by(interpreter, _VERSIONS, *PACKAGES))
+    found: dict[str, str | None] = told_by(interpreter, _VERSIONS, *PACKAGES)
     if found[runtime] is None:
         raise WrongEnvironment(
             f"{interpreter} has no {runtime}; {interpreter} -m pip install {runtime}=={TRIED} puts it there (9 GB), in "

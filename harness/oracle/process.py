@@ -78,14 +78,22 @@ def _ended(process: "subprocess.Popen[bytes]", log: Path, deadline_s: int, tell:
 
 
 def _end_all(process: "subprocess.Popen[bytes]") -> None:
-    """Ends the process and its own: it leads a session, so that the terminal's Ctrl-C does not reach it before us."""
-    for number, wait in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, None)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        try:
-            process.wait(wait)
-        except subprocess.TimeoutExpired:
-            continue
+    """Ends the process and its own: it leads a session, so that the terminal's Ctrl-C does not reach it before us.
+
+    Another Ctrl-C shortens the grace.
+    """
+    try:
+        _signal(process, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_S)
+    finally:
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 def why(text: str, code: int) -> str:

@@ -1,9 +1,9 @@
 """The record of one start of a server: what was asked, planned and printed; written whole or not at all."""
 
+import contextlib
 import json
 import os
 import re
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -103,11 +103,13 @@ def file_of(results: Path, start: Start) -> Path:
 def store(path: Path, start: Start) -> None:
     """Writes the record; another one of the same question takes its place only when it is whole."""
     value = {"schema": SCHEMA, "kind": "emulated", "not_emulated": NOT_EMULATED, **asdict(start)}
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as file:
-            file.write(json.dumps(value, indent=1) + "\n")
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        part.replace(path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):  # it is not there: in place, or never begun
+            part.unlink()

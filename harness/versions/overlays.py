@@ -16,7 +16,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
 from vram_ledger.errors import InputError, WrongEnvironment
 
@@ -52,8 +52,7 @@ def overlaid(wanted: Mapping[str, str], folder: Path, tell: Tell = lambda line: 
 
 def needs(path: Path) -> list[Requirement]:
     """What the distribution in a folder requires, without its extras."""
-    (distribution,) = importlib.metadata.distributions(path=[str(path)])
-    every = [Requirement(text) for text in distribution.requires or ()]
+    every = [Requirement(text) for text in _distribution(path).requires or ()]
     return [r for r in every if r.marker is None or r.marker.evaluate({"extra": ""})]
 
 
@@ -79,17 +78,41 @@ def _unpacked(requirement: Requirement, folder: Path, tell: Tell) -> Path:
     tell(f"fetching {name}{requirement.specifier}")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished:
-        _pip("install", "--no-deps", "--no-compile", "--quiet", "--target", unfinished, str(requirement))
-        version = next(d.version for d in importlib.metadata.distributions(path=[unfinished]))
-        path = folder / f"{name}-{version}"
-        shutil.copytree(unfinished, path, dirs_exist_ok=True)
+        whole = Path(unfinished) / name
+        _pip("install", "--no-deps", "--no-compile", "--quiet", "--target", str(whole), str(requirement))
+        path = folder / f"{name}-{_distribution(whole).version}"
+        _put(whole, path)
     return path.resolve()
 
 
+def _put(whole: Path, path: Path) -> None:
+    """In one step, so that what is there is whole; what lies there without a distribution in it is replaced."""
+    if not _is_whole(path):
+        shutil.rmtree(path, ignore_errors=True)
+    try:
+        whole.rename(path)
+    except OSError as error:
+        if not _is_whole(path):  # else another process was first, and its release is the same
+            raise NotOverlaid(f"{path}: {error.strerror}") from error
+
+
+def _distribution(path: Path) -> importlib.metadata.Distribution:
+    (distribution,) = importlib.metadata.distributions(path=[str(path)])
+    return distribution
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a folder holds one distribution and says which."""
+    return len(list(importlib.metadata.distributions(path=[str(path)]))) == 1
+
+
 def _version_of(path: Path, name: str) -> Version | None:
-    """The version in a folder's name, "transformers-5.17.0"; ``None`` where the rest of the name is another's."""
-    text = path.name.removeprefix(f"{name}-")
-    return Version(text) if re.fullmatch(r"\d[\w.+!]*", text) and path.is_dir() else None
+    """The version in a folder's name, "transformers-5.17.0"; ``None`` where it is another's or no whole release."""
+    try:
+        version = Version(path.name.removeprefix(f"{name}-"))
+    except InvalidVersion:
+        return None
+    return version if _is_whole(path) else None
 
 
 def offered(name: str) -> tuple[str, ...]:
@@ -110,9 +133,9 @@ def _pip(*arguments: str) -> str:
 
 
 def checked(text: str, what: str) -> str:
-    """A version as people write it; :class:`InputError` names ``what``."""
-    if not re.fullmatch(r"v?\d+(\.\d+)+\w*", text):
-        raise InputError(f"{what} is a version, such as 5.17.0; got {text!r}")
+    """A version as people write it, in full, as runs are stored; :class:`InputError` names ``what``."""
+    if not re.fullmatch(r"v?\d+(\.\d+){2,}\w*", text):
+        raise InputError(f"{what} is a version in full, such as 5.17.0; got {text!r}")
     return text.removeprefix("v")
 
 

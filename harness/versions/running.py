@@ -90,17 +90,20 @@ def under(emulation: Emulation, overlay: Sequence[Path]) -> Emulation:
 def chunks_under(overlay: Sequence[Path]) -> dict[str, Any]:
     """What :mod:`harness.runtimes.chunked` prints with the folders of ``overlay`` first on the path.
 
-    :class:`Fault` with its last line if it fails.
+    :class:`Fault` with its last line if it fails, or if it takes too long.
     """
     variables = {"PYTHONPATH": os.pathsep.join([*map(str, overlay), python_path()]), "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        [sys.executable, "-m", CHUNKED],
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        timeout=CHUNKED_DEADLINE_S,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", CHUNKED],
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+            timeout=CHUNKED_DEADLINE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Fault(f"the comparison of chunks was not done after {CHUNKED_DEADLINE_S} s") from error
     if done.returncode:
         *_, last = ["nothing said", *done.stderr.strip().splitlines()]
         raise Fault(f"the comparison of chunks ended with {done.returncode}: {last[-LAST_WORDS:]}")

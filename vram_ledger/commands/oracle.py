@@ -87,7 +87,7 @@ def _held(found: tuple[Compared, ...]) -> Table:
 def _tell(console: Console, line: str) -> None:
     """The lines of its log by which one sees how far it is."""
     if any(mark in line for mark in MARKS):
-        console.print("  " + line.partition("] ")[2], soft_wrap=True, markup=False, highlight=False)
+        console.print("  " + (line.partition("] ")[2] or line), soft_wrap=True, markup=False, highlight=False)
 
 
 def _table(start: Start) -> Table:

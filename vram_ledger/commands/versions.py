@@ -35,6 +35,7 @@ from vram_ledger.commands.options import JsonOption, phase_of
 from vram_ledger.errors import Fault, InputError, NothingKnown
 from vram_ledger.harness.asked import Asked, one_card, plan_of
 from vram_ledger.harness.gpus import read_gpus
+from vram_ledger.harness.models import sha256_of
 from vram_ledger.harness.records import Configuration, Phase, Workload, encode
 from vram_ledger.harness.versions.overlays import checked, offered, overlaid
 from vram_ledger.harness.versions.running import Job, Phased, chunks_under, run_under
@@ -67,7 +68,7 @@ class Question:
     @property
     def stored(self) -> Versions | None:
         """What is known of it."""
-        return stored_versions(f"emulated-{self.card}", self.configuration, self.results)
+        return stored_versions(f"emulated-{self.card}", self.configuration, sha256_of(self.config), self.results)
 
     def run(self, wanted: Mapping[str, str]) -> Run:
         """Its run under releases, by package; it is stored, too. What can't be run here is said before all else."""
@@ -239,8 +240,6 @@ def _tell_found(found: Found, asked: Quantity, package: str, runs: Mapping[str, 
 
 def _quantity(name: str, phase: Phase, batch: str, context: str, configuration: Configuration) -> Quantity:
     shapes = shapes_of(configuration, phase)
-    if name == "peak":
-        name = "requested"
     if name not in QUANTITIES:
         raise InputError(f"QUANTITY is {', '.join(QUANTITIES)}, got {name!r}")
     shape = sequences(batch), tokens(context, "CONTEXT") if context else shapes[-1][1]
@@ -273,7 +272,7 @@ def _between(old: str, new: str, package: str, question: Question) -> tuple[list
     for name, end in (("FROM", old), ("TO", new)):
         if end not in between:
             raise InputError(f"{name}={end} is no release of {package}; near: {', '.join((between or [*every])[-4:])}")
-    return between, {} if are_known else {p: _installed(DISTRIBUTIONS[p]) for p in PACKAGES if p != package}
+    return between, {} if are_known else {p: _installed(DISTRIBUTIONS[p]) or "none" for p in PACKAGES if p != package}
 
 
 def job_of(config: Path, configuration: Configuration) -> Job:
@@ -299,7 +298,7 @@ def run_releases(
     for job, phases in run_under(overlay, [job_of(*one) for one in asked], card):
         configuration = known[job.configuration]
         run, versions = _record(phases, configuration)
-        path = versions_path(results, versions.gpu_label, configuration)
+        path = versions_path(results, versions.gpu_label, configuration, versions.config_sha256)
         before = read_versions(path) if path.is_file() else versions
         write_versions(before.with_runs([run]), path)
         made.append((configuration, run))
