@@ -153,6 +153,19 @@ def test_command_says_what_runs_and_what_the_other_would_take(monkeypatch: pytes
     assert f"asked for at the peak with fla; with torch reference {more:,} B more" in done.stdout
 
 
+def test_where_the_default_class_has_no_program_the_text_class_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told(monkeypatch, THERE)
+    text = invoke("kernels", "--gpu", "a100-80gb", "--model", "qwen3.5-9b", "--context", "32k").stdout
+    assert "prefill, text class: 23.10 GB" in text
+
+
+def test_peaks_of_attention_without_a_fused_kernel_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told(monkeypatch, THERE)
+    done = invoke("kernels", "--gpu", "t4")
+    assert (1, False) == (done.exit_code, "asked for at the peak" in done.stdout)
+    assert "The peaks are not known: no program is derived of attention without a fused kernel." in done.stdout
+
+
 def test_fall_back_ends_with_1_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     told(monkeypatch, dataclasses.replace(THERE, refused={"fla": "not installed", "causal_conv1d": ""}))
     done = invoke("kernels")

@@ -289,6 +289,11 @@ def lines(done: Result) -> list[str]:
     return done.stdout.splitlines()
 
 
+def test_bisect_says_how_much_of_the_way_lies_elsewhere() -> None:
+    done = invoke("bisect", "5.4.0", "5.24.0", "--quantity", "requested")
+    assert "not all: from 5.5.0 to 5.24.0 it moves by -4,254,597,120 more; make bisect there, too" in lines(done)
+
+
 def test_bisect_finds_the_release_of_the_known_step_among_the_stored_ones() -> None:
     done = invoke("bisect", "5.17.0", "5.24.0")
     assert 0 == done.exit_code

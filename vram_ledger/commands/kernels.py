@@ -2,20 +2,22 @@
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vram_ledger.analysis.derivation.derived_files import MODEL_CLASSES
 from vram_ledger.analysis.ground.cards import card_of, sizes_text
 from vram_ledger.analysis.predicting.workspace import capability_of
 from vram_ledger.commands.options import JsonOption
 from vram_ledger.commands.questions import DtypeOption, Question
 from vram_ledger.errors import InputError, NothingKnown, WrongEnvironment
-from vram_ledger.harness.records import PHASES
+from vram_ledger.harness.records import PHASES, Phase
 from vram_ledger.home import GPUS
 from vram_ledger.names import sequences, tokens
 
 if TYPE_CHECKING:
+    from vram_ledger.analysis.predicting.advice import Predictors
     from vram_ledger.harness.installed import Installed, Stage
 
 NAMES = {"fla": "fla", "torch": "torch reference"}
@@ -51,7 +53,7 @@ def show_kernels(
     there = ask(interpreter)
     capability = _capability(card) if card else there.card
     stages = stages_of(there, capability, predictor.configuration.dtype, predictor.shapes.head_dim)
-    others = [] if there.nothing_runs else list(_others(question, stages[0], *shape))
+    others = [] if there.nothing_runs else list(_others(question, stages, *shape))
     fallen = [stage.name for stage in stages if stage.fallen and stage.name != "convolution"]
     if as_json:
         from vram_ledger.harness.records import encode
@@ -74,23 +76,36 @@ def _capability(label: str) -> tuple[int, int] | None:
     return (int(major), int(minor)) if major else None
 
 
-def _others(question: Question, rule: "Stage", batch: int, context: int) -> "Iterator[str]":
-    """The peaks of both delta rules, and the difference, of a prefill and a decode."""
+def _others(question: Question, stages: "tuple[Stage, ...]", batch: int, context: int) -> "Iterator[str]":
+    """The peaks of both delta rules, and the difference, of a prefill and a decode; of the text class where the
+    config's own has no program."""
+    if any(stage.fallen for stage in stages if stage.name == "attention"):
+        yield "The peaks are not known: no program is derived of attention without a fused kernel."
+        return
     predictors = question.predictors()
-    runs = "torch" if rule.fallen else "fla"
+    runs = "torch" if stages[0].fallen else "fla"
     other = "fla" if runs == "torch" else "torch"
     yield f"At batch {batch:,}, {context:,} tokens (BATCH=, CONTEXT=):"
     for phase in PHASES:
+        yield _peaks(predictors, phase, (runs, other), batch, context)
+
+
+def _peaks(predictors: "Predictors", phase: Phase, rules: tuple[str, str], batch: int, context: int) -> str:
+    """The peak with the delta rule that runs, and by how much the other's differs."""
+    why = ""
+    for changed, words in ((None, ""), (MODEL_CLASSES["text"], ", text class")):
+        chosen: dict[str, Any] = {} if changed is None else {"model_class": changed}
         try:
-            here, there = (predictors(0, kernels=name).predict(phase, batch, context) for name in (runs, other))
+            here, there = (predictors(0, kernels=rule, **chosen).predict(phase, batch, context) for rule in rules)
         except NothingKnown as error:
-            yield f"{phase}: not known. {error}."
+            why = why or str(error)
             continue
         more = there.requested_bytes - here.requested_bytes
-        yield (
-            f"{phase}: {sizes_text(here.requested_bytes)} asked for at the peak with {NAMES[runs]}; "
-            f"with {NAMES[other]} {abs(more):,} B {'more' if more >= 0 else 'less'}"
+        return (
+            f"{phase}{words}: {sizes_text(here.requested_bytes)} asked for at the peak with {NAMES[rules[0]]}; "
+            f"with {NAMES[rules[1]]} {abs(more):,} B {'more' if more >= 0 else 'less'}"
         )
+    return f"{phase}: not known. {why}."
 
 
 def _print(

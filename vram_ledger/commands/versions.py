@@ -232,6 +232,11 @@ def _tell_found(found: Found, asked: Quantity, package: str, runs: Mapping[str, 
     step = step_between(runs[found.before], runs[found.after], asked.phase)
     for line in () if step is None else step_text(step, package):
         typer.echo(line)
+    _, (last, at_last) = found.looked[:2]
+    if at_last is not None and at_last != after:
+        typer.echo(
+            f"not all: from {found.after} to {last} it moves by {at_last - after:+,} more; make bisect there, too"
+        )
     typer.echo(
         f"exit 0: it moved in {package} {found.after}: {before:,} in {found.before}, {after:,} in {found.after} "
         f"({after - before:+,}); {len(found.looked)} of {among} releases looked at"
