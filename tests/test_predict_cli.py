@@ -168,6 +168,19 @@ def test_prefill_without_a_cache_is_what_a_real_card_printed(context: int, alloc
     assert allocated_bytes == json.loads(run(*PUBLISHED, "--context", context).output)["allocated_bytes"]
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--variant", "text-reference", "--kernels", "fla"), "VARIANT=text-reference (reference) and KERNELS=fla"),
+        (("--variant", "text-logits", "--logits", "last"), "VARIANT=text-logits (logits) and LOGITS=last"),
+        (("--variant", "text-static-nocache"), "'static' and 'nocache'"),
+    ],
+)
+def test_choices_that_contradict_each_other_are_refused(options: tuple[str, ...], words: str) -> None:
+    done = run("predict", *options)
+    assert (2, True) == (done.exit_code, f"{words} contradict each other" in done.output)
+
+
 @pytest.mark.parametrize(("context", "asked", "allocated"), [(65_536, "30.31", "1.56"), (131_072, "60.62", "1.68")])
 def test_message_of_a_real_card_that_ran_out_is_foretold(context: int, asked: str, allocated: str) -> None:
     failure = json.loads(run(*PUBLISHED, "--context", context).output)["failed"]["failure"]

@@ -47,6 +47,8 @@ def configuration_of(model: str, variant: str) -> Configuration:
         if word.startswith("chunk") and word[5:].isdigit() and int(word[5:]):
             fields["prefill_chunk_tokens"] = int(word[5:])
         elif word in WORDS:
+            if other := next((w for w in words[: words.index(word)] if WORDS.get(w, {}).keys() & WORDS[word]), None):
+                raise UnknownVariant(f"variant {variant!r}: {other!r} and {word!r} contradict each other")
             fields |= WORDS[word]
         else:
             raise UnknownVariant(f"variant {variant!r}: {word!r} is none of {', '.join(WORDS)}, chunk<tokens>")

@@ -46,6 +46,7 @@ class Question:
 
     def chosen(self) -> dict[str, Any]:
         """The fields of the configuration that were chosen one by one; :class:`InputError` names what there is."""
+        from vram_ledger.analysis.derivation.derived_files import WORDS
         from vram_ledger.harness import grid
 
         among = {"kernels": KernelPath, "logits": LogitsKept, "cache": CacheKind}
@@ -58,6 +59,12 @@ class Question:
                 raise InputError(f"{name} is {', '.join(values[:-1])} or {values[-1]}; got {getattr(self, name)!r}")
             if given:
                 found[name] = value
+        words = {word: WORDS[word] for word in self.variant.split("-") if word in WORDS}
+        for word, fields in words.items():
+            if other := next((name for name, value in fields.items() if found.get(name, value) != value), None):
+                raise InputError(
+                    f"VARIANT={self.variant} ({word}) and {other.upper()}={found[other]} contradict each other"
+                )
         return found
 
     def predictors(self) -> "Predictors":
