@@ -50,6 +50,11 @@ def rules_of(environment: Environment) -> Rules:
     return rules
 
 
+def rules_given(setting: str) -> Rules:
+    """The rules of one setting as a person writes it, such as "expandable_segments:True"; "" for the default."""
+    return rules_set(f"PYTORCH_CUDA_ALLOC_CONF={setting}") if setting else "default"
+
+
 def rules_set(settings: str) -> Rules:
     """The rules that "NAME=value NAME=value" sets; :class:`AllocatorError` names a setting that is not modelled.
 

@@ -91,9 +91,9 @@ def calls_at(phase: Phase, batch: int, context_tokens: int, chunk_tokens: int) -
 
 
 def design(columns: tuple[tuple[str, ...], ...], factors: Mapping[str, Ints]) -> Ints:
-    """One row a shape, one number a column."""
+    """One row a shape, or an array of shapes, one number a column."""
     ones = np.ones_like(factors["B"])
-    return np.stack([np.prod([ones, *(factors[f] for f in column)], axis=0) for column in columns], axis=1)
+    return np.stack([np.prod([ones, *(factors[f] for f in column)], axis=0) for column in columns], axis=-1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,6 +72,13 @@ def card_of(label: str, path: Path, memory: str = "") -> Card:
     return Card(label=found[0], least_bytes=size, most_bytes=size, source=GIVEN)
 
 
+def card_asked(label: str, path: Path, memory: str) -> Card | None:
+    """The card that a question names, ``None`` if it names none; :class:`CardError` for a memory without one."""
+    if memory and not label:
+        raise CardError("memory is that of a card: name the GPU, too")
+    return card_of(label, path, memory) if label else None
+
+
 def _labels(name: str, sections: dict[str, dict[str, Any]]) -> list[str]:
     """The labels that a name can mean, also one whose words are run together, such as rtx4090."""
     meant = cards_meant(name, {label: (s.get("family", label), s["names"]) for label, s in sections.items()})

@@ -238,15 +238,10 @@ def _first_contexts(course: Course, regime: Regime, batches: Ints, least_bytes: 
 
     def enough(contexts: Ints) -> Any:
         factors = call_factors(regime.call, of, contexts)
-        sizes = np.einsum("rc,rbc->rb", course.matrix, _design(regime.columns, factors))
+        sizes = np.einsum("rc,rbc->rb", course.matrix, design(regime.columns, factors))
         return sizes >= least_bytes
 
     return _first(enough, np.full(shape, low), np.full(shape, high))
-
-
-def _design(columns: tuple[tuple[str, ...], ...], factors: dict[str, Ints]) -> Ints:
-    made = [np.prod([np.ones_like(factors["B"]), *(factors[f] for f in column)], axis=0) for column in columns]
-    return np.stack(made, axis=-1)
 
 
 def _first(holds: Any, least: Ints, most: Ints) -> Ints:

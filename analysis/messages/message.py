@@ -8,10 +8,12 @@ hundredth of its unit; with another allocator, or none, there is no message.
 import dataclasses
 import re
 from dataclasses import dataclass
+from math import ceil, floor
 
+from vram_ledger.analysis.ground.printed import read_printed
 from vram_ledger.errors import InputError
 
-UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+UNITS = {"bytes": "B"}  # as torch has it, where others have it otherwise
 SIZE = r"(\d{1,12}(?:\.\d{1,9})?) (bytes|KiB|MiB|GiB|TiB)"
 LONGEST = 50_000_000  # characters of a text that is looked through
 ASKED = re.compile(rf"Tried to allocate {SIZE}")
@@ -158,11 +160,7 @@ def _printed(match: "re.Match[str]") -> Printed:
 
 
 def printed(figure: str, unit: str) -> Printed:
-    """A figure in a unit of :data:`UNITS`, of which half of its last digit is open."""
-    size = UNITS[unit]
-    if size == 1:
-        return Printed(text=f"{figure} bytes", least_bytes=int(float(figure)), most_bytes=int(float(figure)))
-    value = float(figure)
-    half = 0.5 * 10 ** -len(figure.partition(".")[2]) if "." in figure else 0.5
-    least, most = (value - half) * size, (value + half) * size
-    return Printed(text=f"{figure} {unit}", least_bytes=max(0, -int(-least // 1)), most_bytes=int(most))
+    """A figure in a unit of bytes, of which half of its last digit is open."""
+    found = read_printed(f"{figure} {UNITS.get(unit, unit)}").range
+    least, most = max(0, ceil(found.least)), floor(found.most)
+    return Printed(text=f"{figure} {unit}", least_bytes=least, most_bytes=most)

@@ -1,19 +1,19 @@
 """What would have helped a run that was out of memory, each with its figure."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vram_ledger.analysis.allocation.settings import Rules
-from vram_ledger.analysis.ground.cards import Card, read_cards, sizes_text
+from vram_ledger.analysis.ground.cards import Card, sizes_text
 from vram_ledger.analysis.messages.message import Message
 from vram_ledger.analysis.messages.suspects import Suspect
-from vram_ledger.analysis.messages.tensors import Named
-from vram_ledger.analysis.predicting.advice import NAMED_CARDS, advice
+from vram_ledger.analysis.messages.tensors import HEAD, Named
+from vram_ledger.analysis.predicting.advice import advice, cards_holding
 from vram_ledger.analysis.predicting.configs import variant_with
 from vram_ledger.analysis.predicting.library import Library
 from vram_ledger.analysis.predicting.predictor import Predictor
 from vram_ledger.errors import InputError, NothingKnown
-from vram_ledger.home import GPUS
 
 LOSS_TOKENS = 1024
 
@@ -55,7 +55,7 @@ def rest(message: Message, settled: bool) -> Iterator[str]:
 def of_tensor(found: Named, batch: int) -> Iterator[str]:
     """What makes a tensor of a config smaller, or spares it."""
     tensor, sequences = found.tensor, max(batch, 1)
-    if tensor.kind == "tokens" and tensor.module == "lm_head":
+    if tensor.kind == "tokens" and tensor.module == HEAD:
         last = found.bytes - sequences * tensor.bytes
         yield (
             f"The last token's logits alone (logits_to_keep=1 in generate and forward): {sizes_text(last)} less, "
@@ -88,8 +88,7 @@ def of_loading(library: Library, models: Sequence[str], card: Card | None, messa
             continue
         capacity = message.capacity_bytes or (card.most_bytes if card else None)
         if capacity is not None and weights > capacity:
-            holding = [c.label for c in sorted(read_cards(GPUS).values(), key=lambda c: c.least_bytes)]
-            named = [label for label in holding if read_cards(GPUS)[label].least_bytes > weights][:NAMED_CARDS]
+            named = cards_holding(weights)
             yield (
                 f"The weights of {model}, {sizes_text(weights)}, are more than the {sizes_text(capacity)} that there "
                 f"were. The smallest cards here that may hold them: {', '.join(named) or 'none'}."
@@ -104,6 +103,7 @@ def of_program(library: Library, card: Card, message: Message, suspect: Suspect)
     batch, context = suspect.shapes[0]
     phase = suspect.phase
 
+    @functools.cache
     def predictors(chunk: int, rules: Rules | None = None, **other: Any) -> Predictor:
         variant = variant_with(suspect.model, suspect.variants[0], **other)
         return library.predictor(suspect.model, variant, card, outside, "", chunk, rules or "default")

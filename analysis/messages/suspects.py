@@ -13,13 +13,12 @@ from vram_ledger.analysis.formula.shapes import resident_bytes
 from vram_ledger.analysis.ground.cards import Card, read_cards
 from vram_ledger.analysis.messages.endings import EFFORTS, Effort, Ending, endings
 from vram_ledger.analysis.messages.message import Message
-from vram_ledger.analysis.messages.tensors import ROUND_UNITS, Named, named, tensors_of
+from vram_ledger.analysis.messages.tensors import HEAD, ROUND_UNITS, Named, named, tensors_of
 from vram_ledger.analysis.predicting.configs import config_of
 from vram_ledger.analysis.predicting.library import Library
 from vram_ledger.harness.records import Phase
 from vram_ledger.home import GPUS
 
-HEAD = "lm_head"
 EQUAL_SHAPES = 4  # of each tensor found, at which other variants are looked at, too
 Shapes = tuple[tuple[int, int], ...]
 

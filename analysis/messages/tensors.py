@@ -20,6 +20,7 @@ from vram_ledger.analysis.messages.sizes import sizes_printed
 Kind = Literal["weight", "tokens", "squares"]
 """One size; so many bytes a token of all sequences; so many for each pair of tokens of a sequence."""
 
+HEAD = "lm_head"
 MOST_CHANCE = 0.01  # that a size is so near a round shape by accident, for a tensor to be named
 MOST_TOKENS = 2**22
 ROUND_UNITS = (*(2**n for n in range(20, 5, -1)), 100_000, 50_000, 10_000, 5_000, 1_000, 500, 100)
@@ -122,7 +123,7 @@ def _weights(sizes: dict[str, int]) -> Iterator[Tensor]:
 def _activations(sizes: dict[str, int]) -> Iterator[Tensor]:
     heads = sizes["query_heads"]
     rows: dict[tuple[str, str, str], tuple[int, float, float]] = {  # elements, how likely in 16 bits, in float32
-        ("logits of all tokens", "lm_head", "B × L × V"): (sizes["vocabulary"], 1.0, 0.5),
+        ("logits of all tokens", HEAD, "B × L × V"): (sizes["vocabulary"], 1.0, 0.5),
         ("feed-forward activations", "layers.*.mlp", "B × L × I"): (sizes["intermediate"], 0.1, 0.03),
         ("hidden states", "layers.*", "B × L × H"): (sizes["hidden"], 0.03, 0.03),
     }
@@ -131,7 +132,7 @@ def _activations(sizes: dict[str, int]) -> Iterator[Tensor]:
             yield Tensor(
                 name=name, module=module, kind="tokens", shape=shape, bytes=2 * elements, element_bytes=2, likely=half
             )
-            what = f"{name} in float32" + (", as a loss makes them" if module == "lm_head" else "")
+            what = f"{name} in float32" + (", as a loss makes them" if module == HEAD else "")
             yield Tensor(
                 name=what, module=module, kind="tokens", shape=shape, bytes=4 * elements, element_bytes=4, likely=whole
             )

@@ -89,13 +89,18 @@ def weights_text(predictor: Predictor, card: Card, least_bytes: int = 0) -> str 
     weights = predictor.resident_bytes
     if weights <= card.most_bytes:
         return None
-    holding = sorted(read_cards(GPUS).values(), key=lambda c: (c.least_bytes, c.label))
-    names = [c.label for c in holding if c.least_bytes >= max(weights, least_bytes)][:NAMED_CARDS]
+    names = cards_holding(max(weights, least_bytes))
     return (
         f"The weights alone, {sizes_text(weights)}, are more than the card has. Quantised weights (4 or 8 bits) are "
         "another runtime, which nothing here knows. "
         + (f"The smallest cards here that may hold it: {', '.join(names)}." if names else "No card here does.")
     )
+
+
+def cards_holding(size: int) -> list[str]:
+    """The labels of the smallest cards that are sure to have so many bytes."""
+    holding = sorted(read_cards(GPUS).values(), key=lambda c: (c.least_bytes, c.label))
+    return [c.label for c in holding if c.least_bytes >= size][:NAMED_CARDS]
 
 
 def class_text(predictor: Predictor) -> str | None:

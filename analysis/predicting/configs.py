@@ -28,6 +28,11 @@ def config_of(model: str) -> Path:
     return known[plain(model)]
 
 
+def name_of(path: Path) -> str:
+    """What a config is called: as its file, or as its folder if that is no name."""
+    return path.parent.resolve().name if path.stem == "config" else path.stem
+
+
 def known_as(path: Path, shapes: Shapes, model_class: ModelClass) -> str:
     """The shipped model that a config has the shapes of, as a finetune has; else the config's own name.
 
@@ -40,7 +45,7 @@ def known_as(path: Path, shapes: Shapes, model_class: ModelClass) -> str:
     for shipped in sorted(folder.glob("*.json")):
         if _resident(read_shapes(shipped), model_class) == _resident(shapes, model_class):
             return shipped.stem
-    name = path.parent.resolve().name if path.stem == "config" else path.stem
+    name = name_of(path)
     return f"{name} (own config)" if (folder / f"{name}.json").exists() else name
 
 

@@ -4,6 +4,7 @@ What was counted stands before what is expected. A number that was counted on an
 measurement.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -110,6 +111,10 @@ def derived_source(program: Program, device: Device) -> Source:
     software = f"transformers {environment.transformers}, fla {environment.fla}, torch {environment.torch}"
     origin = f"{program.derived.name} ({software})"
 
+    @functools.cache  # one question comes to the same run from several sides
+    def run(workload: Workload, capacity: int | None) -> Ran | OutOfRoom:
+        return program.run(device, *shape_of(workload), capacity_bytes=capacity)
+
     def requested(request: Request) -> int | None:
         try:
             peak, _ = program.requested(*shape_of(request.workload), device.multiprocessors)
@@ -118,7 +123,7 @@ def derived_source(program: Program, device: Device) -> Source:
         return peak + device.workspace_bytes
 
     def answer(request: Request) -> Answer:
-        roomy = program.run(device, *shape_of(request.workload))
+        roomy = run(request.workload, None)
         assert isinstance(roomy, Ran), "a driver without end refuses nothing"
         return Answer(
             requested_bytes=roomy.peak.requested_bytes,
@@ -132,7 +137,7 @@ def derived_source(program: Program, device: Device) -> Source:
         )
 
     def outcome(request: Request) -> Outcome:
-        return lambda capacity: program.run(device, *shape_of(request.workload), capacity_bytes=capacity)
+        return lambda capacity: run(request.workload, capacity)
 
     def held(request: Request) -> Held:
         return lambda capacity: program.calls_held(device, *shape_of(request.workload), capacity)

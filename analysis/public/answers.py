@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
+from vram_ledger.analysis.allocation.settings import rules_given
 from vram_ledger.analysis.derivation.program import OutOfRoom
 from vram_ledger.analysis.ground.cards import GIVEN, card_of, read_amount, section_of
 from vram_ledger.analysis.ground.figures import (
@@ -72,15 +73,13 @@ def _by_protocol(asked: FromProtocol, protocols: Mapping[str, Protocol], told: M
 
 
 def _by_program(asked: FromProgram, library: Library) -> Answered:
-    from vram_ledger.analysis.allocation.settings import rules_set
-
     if asked.quantity not in (*PEAKS, *FAILED):
         raise FigureError(f"quantity {asked.quantity!r} is none of {', '.join((*PEAKS, *FAILED))}")
     if asked.phase not in ("prefill", "decode"):
         raise FigureError(f"phase {asked.phase!r} is neither prefill nor decode")
     card = card_of(asked.card, GPUS, asked.memory) if asked.card else None
     outside = read_amount(asked.outside) if asked.outside else None
-    rules = rules_set(f"PYTORCH_CUDA_ALLOC_CONF={asked.allocator}") if asked.allocator else "default"
+    rules = rules_given(asked.allocator)
     predictor = library.predictor(asked.model, asked.variant, card, outside, asked.transformers, asked.chunk, rules)
     found = predictor.predict("decode" if asked.phase == "decode" else "prefill", asked.batch, asked.context)
     size = Fraction(_counted(asked, found))

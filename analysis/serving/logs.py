@@ -41,8 +41,9 @@ def seen(quantity: str) -> tuple[Span, int]:
     return Span(least=min(found), most=max(found)), len(found)
 
 
+@functools.cache
 def planned() -> list[Planned]:
-    """What stock servers planned, as it is stored."""
+    """What stock servers planned, as it is stored, read once."""
     return read_records(RESULTS)
 
 

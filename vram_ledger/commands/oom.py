@@ -47,7 +47,8 @@ def decode_message(
     """
     from vram_ledger.analysis.messages.message import read_message
     from vram_ledger.analysis.messages.startup import read_startup
-    from vram_ledger.analysis.messages.suspects import HEAD, cards_printed, config_tensors, head_source, suspects
+    from vram_ledger.analysis.messages.suspects import cards_printed, config_tensors, head_source, suspects
+    from vram_ledger.analysis.messages.tensors import HEAD
     from vram_ledger.analysis.predicting.library import Library
 
     text = message or _standard_input()
@@ -86,13 +87,11 @@ def _explain_server(failed: "Failed", models: tuple[str, ...], gpu: str, as_json
     from vram_ledger.analysis.evidence.tables import console
     from vram_ledger.analysis.ground.cards import card_of
     from vram_ledger.analysis.messages.servers import explained
-    from vram_ledger.analysis.predicting.configs import config_of
+    from vram_ledger.analysis.predicting.configs import config_of, name_of
     from vram_ledger.analysis.serving.model import read_served
 
     card = card_of(gpu, GPUS) if gpu else None
-    paths = [config_of(name) for name in models]
-    served = [read_served(path, path.parent.resolve().name if path.stem == "config" else path.stem) for path in paths]
-    answer = explained(failed, served, card)
+    answer = explained(failed, [read_served(path, name_of(path)) for path in map(config_of, models)], card)
     code = 0 if answer.about else 4
     if as_json:
         typer.echo(json.dumps({"failed": asdict(failed), **asdict(answer)}, ensure_ascii=False))
@@ -236,12 +235,14 @@ def _suspect_text(suspect: "Suspect") -> str:
 
 
 def _named_text(one: "Named", head: str) -> str:
+    from vram_ledger.analysis.messages.tensors import HEAD
+
     tensor = one.tensor
     at = f": {one.tokens:,} tokens" if one.tokens else ""
     at += f" in {one.batch:,} sequences" if one.batch > 1 else " of all sequences together" if one.tokens else ""
     whose = "" if len(one.models) > 1 else f" of {one.models[0]}"
     chance = f"by chance once in {1 / one.chance:,.0f}"
-    where = f"{tensor.module}, {head}" if head and tensor.module == "lm_head" else tensor.module
+    where = f"{tensor.module}, {head}" if head and tensor.module == HEAD else tensor.module
     return f"{tensor.name}{whose} ({where}, {tensor.shape}), {one.bytes:,} B{at} ({chance})"
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from vram_ledger.analysis.ground.cards import CardError
 from vram_ledger.errors import InputError
 from vram_ledger.harness.records import CacheKind, KernelPath, LogitsKept, Phase
 from vram_ledger.home import GPUS, RUNS
@@ -69,17 +68,15 @@ class Question:
 
     def predictors(self) -> "Predictors":
         """The predictor of it, by the chunk of its prefill."""
-        from vram_ledger.analysis.allocation.settings import rules_set
-        from vram_ledger.analysis.ground.cards import card_of, read_amount
+        from vram_ledger.analysis.allocation.settings import rules_given
+        from vram_ledger.analysis.ground.cards import card_asked, read_amount
         from vram_ledger.analysis.predicting.configs import variant_with
         from vram_ledger.analysis.predicting.library import Library
 
-        if self.memory and not self.gpu:
-            raise CardError("memory is that of a card: name the GPU, too")
-        card = card_of(self.gpu, GPUS, self.memory) if self.gpu else None
+        card = card_asked(self.gpu, GPUS, self.memory)
         outside = read_amount(self.free) if self.free else None
         library, chosen = Library.of(), self.chosen()
-        given = rules_set(f"PYTORCH_CUDA_ALLOC_CONF={self.allocator}") if self.allocator else "default"
+        given = rules_given(self.allocator)
 
         @functools.cache
         def predictor(chunk: int, rules: "Rules | None" = None, **other: Any) -> "Predictor":

@@ -155,18 +155,18 @@ def _capacity(runtime: str, shared: dict[str, Any], serving: dict[str, Any]) -> 
 
 def _asked(runtime: str, shared: Mapping[str, Any], serving: Mapping[str, Any], context: int | None) -> "Asked":
     """The question of the options. context: of the longest request; ``None``: as long as the model goes."""
-    from vram_ledger.analysis.predicting.configs import config_of
+    from vram_ledger.analysis.ground.cards import card_asked
+    from vram_ledger.analysis.predicting.configs import config_of, name_of
     from vram_ledger.analysis.serving.held import printed_pool
     from vram_ledger.analysis.serving.llama_cpp import bits_of
     from vram_ledger.analysis.serving.model import read_served
     from vram_ledger.analysis.serving.plan import Asked
 
     path = config_of(shared["model"])
-    name = path.parent.resolve().name if path.stem == "config" else path.stem
-    model = read_served(path, name)
+    model = read_served(path, name_of(path))
     if serving["pool"] and (serving["utilization"] or shared["gpu"]):
         raise InputError("POOL is what a log printed of a pool; GPU and UTILIZATION are for working one out")
-    card = _card(shared)
+    card = card_asked(shared["gpu"], GPUS, shared["memory"])
     bits = bits_of(serving["weights"])
     return Asked(
         model=model,
@@ -198,14 +198,6 @@ def _stored(weights: str, model: "Served", config: Path) -> "Stored | None":
             f"({', '.join(BITS)})"
         )
     return read_stored(Path(weights))
-
-
-def _card(shared: Mapping[str, Any]) -> "Card | None":
-    from vram_ledger.analysis.ground.cards import CardError, card_of
-
-    if shared["memory"] and not shared["gpu"]:
-        raise CardError("memory is that of a card: name the GPU, too")
-    return card_of(shared["gpu"], GPUS, shared["memory"]) if shared["gpu"] else None
 
 
 def _outside(shared: Mapping[str, Any], runtime: str, card: "Card | None") -> "Span | None":
